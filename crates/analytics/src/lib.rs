@@ -1,0 +1,1 @@
+//! Folds facts into the event log and the roll-ups.

@@ -1,0 +1,1 @@
+//! NATS: subjects, chunks, streams and consumers.

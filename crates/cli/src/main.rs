@@ -1,0 +1,2 @@
+//! The mailfleet executable.
+fn main() {}

@@ -1,0 +1,1 @@
+//! From template and variables to signed MIME.

@@ -1,0 +1,1 @@
+//! Releases, retries, repairs and expires what waits.

@@ -1,0 +1,1 @@
+//! Loads contents and keys, keeps them, and renders one mail.

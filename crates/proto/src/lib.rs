@@ -1,0 +1,1 @@
+//! The generated types of the gRPC API.

@@ -1,0 +1,1 @@
+//! Turns chunks of references into chunks of finished MIME.

@@ -1,0 +1,1 @@
+//! Delivers what the throttle lets go and records what became of it.

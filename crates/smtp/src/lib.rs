@@ -1,0 +1,1 @@
+//! SMTP on the wire: the delivering client and server sessions.

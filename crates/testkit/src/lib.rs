@@ -1,0 +1,1 @@
+//! Sink with fault injection, launchers of Postgres and NATS, fixtures, virtual clock.
