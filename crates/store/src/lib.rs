@@ -1,1 +1,228 @@
-//! Postgres: schema, migrations and every statement.
+//! Postgres: the schema, its migrations, and every statement that mailfleet makes.
+//!
+//! Postgres holds the backlog and the truth. A message is in exactly one of `waiting` and `moving`, or it is
+//! closed and its closing fact is written. Only compare-and-set statements move it, each named for what it does
+//! in the table of transitions (`domain::TRANSITIONS`): accept, release, claim, record, park, repair, refuse,
+//! doubt. Whoever moves a message inserts what happened into `facts` in the same transaction; [`Store::fold`]
+//! turns facts into the log and the roll-ups.
+//!
+//! The statements of the hot path stand in `src/sql`, since the plan test explains the same text. They run with
+//! sequential scans switched off for their transaction only (`SET LOCAL`, which a transaction-mode pooler keeps
+//! apart): a plan cached while a table was empty must not walk it when it holds a million rows.
+//!
+//! Every call ends within [`StoreConfig::call_timeout`]: the driver has no keepalive, so a query to a server that
+//! vanished would wait for ever. The connection of a call that ran out of time is closed, not reused.
+
+mod accept;
+pub mod admin;
+mod bus_state;
+mod clock;
+mod contents;
+mod dispatch;
+mod domains;
+mod error;
+mod leases;
+mod log;
+mod marks;
+mod messages;
+mod moving;
+mod queues;
+mod sites;
+mod suppressions;
+mod templates;
+mod tenants;
+
+pub use accept::{AcceptCall, AcceptOutcome, Idempotency, NewContent, NewMessage, Replay};
+pub use bus_state::BusState;
+pub use contents::{Content, ContentKind};
+pub use dispatch::{DoubtPolicy, DueQueue, InMotion, Quota, Released, Repaired};
+pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
+pub use error::StoreError;
+pub use leases::{Lease, LeaseHolder};
+pub use log::{Audit, Fold, SiteFigures};
+pub use marks::UnsettledMark;
+pub use messages::{Event, MessageView, Whereabouts};
+pub use moving::{Claim, Claimed, Orphan, Outcome, Parked, Recorded, Verdict, What};
+pub use queues::{Pause, PauseSelector, QueueKey, QueueView};
+pub use suppressions::Suppression;
+pub use templates::Template;
+pub use tenants::{ApiKey, NewApiKey, Tenant};
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+/// The migrations, in order.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// How a service reaches Postgres.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// `postgres://user@host/database`.
+    pub url: String,
+    /// Most connections of this process, 1 to 1,000. More let more calls run at once and cost the server memory.
+    pub max_connections: u32,
+    /// Longest wait for a free connection before a call fails as unavailable.
+    pub acquire_timeout: Duration,
+    /// Longest time for one call, its transaction included.
+    pub call_timeout: Duration,
+    /// What the server shows as this connection's application.
+    pub application: String,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: "postgres://localhost/mailfleet".to_owned(),
+            max_connections: 8,
+            acquire_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(15),
+            application: "mailfleet".to_owned(),
+        }
+    }
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+    call_timeout: Duration,
+    known: Arc<Known>,
+}
+
+/// What this process has seen stored and what never changes once it is.
+#[derive(Default)]
+struct Known {
+    queues: std::sync::RwLock<std::collections::HashMap<QueueKey, i64>>,
+    contents: std::sync::RwLock<std::collections::HashSet<domain::ContentId>>,
+}
+
+/// How many queues or contents a process remembers as stored, before it forgets all and asks again.
+const KNOWN_LIMIT: usize = 200_000;
+
+impl Store {
+    /// Connects and checks that every migration has been applied.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or the schema is older or newer than this program.
+    pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+        let store = Self::connect_unchecked(config).await?;
+        store.check_schema().await?;
+        Ok(store)
+    }
+
+    /// Connects without a look at the schema; for migrations and administration.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn connect_unchecked(config: &StoreConfig) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(&config.url)
+            .map_err(|source| StoreError::Connect { source })?
+            .application_name(&config.application)
+            .options([
+                ("statement_timeout", format!("{}ms", config.call_timeout.as_millis())),
+                ("lock_timeout", format!("{}ms", config.call_timeout.as_millis())),
+                ("idle_in_transaction_session_timeout", "60s".to_owned()),
+                ("jit", "off".to_owned()),
+                ("timezone", "UTC".to_owned()),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Connect { source })?;
+        Ok(Self { pool, call_timeout: config.call_timeout, known: Arc::default() })
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        let applied: Vec<i64> =
+            sqlx::query_scalar("select version from _sqlx_migrations where success order by version")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(|source| match source {
+                    sqlx::Error::Database(error) if error.code().as_deref() == Some("42P01") => StoreError::NotMigrated,
+                    source => StoreError::Connect { source },
+                })?;
+        let wanted: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+        if applied == wanted { Ok(()) } else { Err(StoreError::NotMigrated) }
+    }
+
+    /// Whether the server answers.
+    ///
+    /// # Errors
+    /// When it does not, within the call's time.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        call!(self, conn => {
+            sqlx::query("select 1").execute(&mut *conn).await?;
+        })
+    }
+
+    /// Closes every connection, waiting for calls under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Applies what is missing of the migrations.
+///
+/// # Errors
+/// When the server cannot be reached, or a migration fails or was changed after it had been applied.
+pub async fn migrate(url: &str) -> Result<(), StoreError> {
+    use sqlx::Connection;
+    let mut conn = sqlx::PgConnection::connect(url).await.map_err(|source| StoreError::Connect { source })?;
+    MIGRATOR.run(&mut conn).await.map_err(|source| StoreError::Migrate { source: Box::new(source) })?;
+    conn.close().await?;
+    Ok(())
+}
+
+/// Begins a transaction of the hot path: index scans only, and durable before it is answered.
+const HOT: &str = "begin; set local enable_seqscan = off; set local synchronous_commit = on";
+/// As [`HOT`], for statements whose loss only makes work be done again.
+const PLAIN: &str = "begin";
+
+/// Runs a block with a connection, within the store's call time; the connection is closed when the time ran out.
+macro_rules! call {
+    ($store:expr, $conn:ident => $body:block) => {{
+        let mut pooled = $store.pool.acquire().await?;
+        let outcome = tokio::time::timeout($store.call_timeout, async {
+            let $conn = &mut *pooled;
+            let value = $body;
+            Ok::<_, $crate::StoreError>(value)
+        })
+        .await;
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                pooled.close_on_drop();
+                Err($crate::StoreError::Timeout)
+            }
+        }
+    }};
+}
+
+/// As `call!`, in a transaction begun by `$begin` and committed after the block.
+macro_rules! transaction {
+    ($store:expr, $begin:expr, $conn:ident => $body:block) => {{
+        let mut pooled = $store.pool.acquire().await?;
+        let outcome = tokio::time::timeout($store.call_timeout, async {
+            let mut tx = sqlx::Connection::begin_with(&mut *pooled, $begin).await?;
+            let $conn = &mut *tx;
+            let value = $body;
+            tx.commit().await?;
+            Ok::<_, $crate::StoreError>(value)
+        })
+        .await;
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                pooled.close_on_drop();
+                Err($crate::StoreError::Timeout)
+            }
+        }
+    }};
+}
+use {call, transaction};

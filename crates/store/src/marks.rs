@@ -1,0 +1,154 @@
+//! Marks: what must be known of a message whatever table it is in.
+//!
+//! A statement that looks for a message while it changes tables can find none; so a cancel is a row of its own,
+//! committed first, and finding no row is never taken for "already over".
+
+use crate::{HOT, PLAIN, Store, StoreError, call, transaction};
+use domain::{BatchId, Closing, MessageId, TenantId};
+use uuid::Uuid;
+
+/// A mark whose resting messages have not been closed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnsettledMark {
+    /// One message is cancelled.
+    CancelMessage(MessageId),
+    /// A whole call is cancelled: its messages are those of positions below `size`.
+    CancelBatch {
+        /// The call.
+        batch: BatchId,
+        /// Its positions.
+        size: u32,
+    },
+    /// A late 250 told that one message was delivered.
+    Delivered(MessageId),
+}
+
+impl Store {
+    /// Cancels a message of this tenant; `false` when the tenant has no such message. What is being sent at this
+    /// moment may still be delivered; nothing begins after this returns.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn cancel_message(&self, tenant: TenantId, message: MessageId) -> Result<bool, StoreError> {
+        let rows = call!(self, conn => {
+            sqlx::query_scalar!(
+                "insert into mailfleet.marks (subject_id, kind, created_at)
+                 select message_id, 1, mailfleet.clock() from mailfleet.messages
+                 where message_id = $1 and tenant_id = $2
+                 on conflict (subject_id, kind) do update set kind = 1
+                 returning subject_id",
+                message.as_uuid(),
+                tenant.as_uuid(),
+            )
+            .fetch_all(conn)
+            .await?
+        })?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Cancels all of a call; `false` when the tenant has no such call.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn cancel_batch(&self, tenant: TenantId, batch: BatchId) -> Result<bool, StoreError> {
+        let rows = call!(self, conn => {
+            sqlx::query_scalar!(
+                "insert into mailfleet.marks (subject_id, kind, created_at)
+                 select batch_id, 1, mailfleet.clock() from mailfleet.batches where batch_id = $1 and tenant_id = $2
+                 on conflict (subject_id, kind) do update set kind = 1
+                 returning subject_id",
+                batch.as_uuid(),
+                tenant.as_uuid(),
+            )
+            .fetch_all(conn)
+            .await?
+        })?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Notes that a message is known to be delivered.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn mark_delivered(&self, message: MessageId) -> Result<(), StoreError> {
+        call!(self, conn => {
+            sqlx::query!(
+                "insert into mailfleet.marks (subject_id, kind, created_at) values ($1, 2, mailfleet.clock())
+                 on conflict do nothing",
+                message.as_uuid()
+            )
+            .execute(conn)
+            .await?;
+        })
+    }
+
+    /// Marks whose resting messages are to be closed, oldest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn unsettled_marks(&self, limit: u32) -> Result<Vec<UnsettledMark>, StoreError> {
+        let rows = call!(self, conn => {
+            sqlx::query!(
+                r#"select k.subject_id, k.kind, b.size as "size?"
+                   from mailfleet.marks k left join mailfleet.batches b on b.batch_id = k.subject_id
+                   where not k.settled order by k.created_at limit $1"#,
+                i64::from(limit)
+            )
+            .fetch_all(conn)
+            .await?
+        })?;
+        Ok(rows
+            .into_iter()
+            .map(|row| match (row.kind, row.size) {
+                (2, _) => UnsettledMark::Delivered(MessageId::from_uuid(row.subject_id)),
+                (_, Some(size)) => UnsettledMark::CancelBatch {
+                    batch: BatchId::from_uuid(row.subject_id),
+                    size: u32::try_from(size).unwrap_or(0),
+                },
+                (_, None) => UnsettledMark::CancelMessage(MessageId::from_uuid(row.subject_id)),
+            })
+            .collect())
+    }
+
+    /// Notes that what rested under this mark has been closed. What was being sent meets the mark at its record.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn settle_mark(&self, mark: &UnsettledMark) -> Result<(), StoreError> {
+        let (subject, kind): (Uuid, i16) = match mark {
+            UnsettledMark::CancelMessage(id) => (id.as_uuid(), 1),
+            UnsettledMark::CancelBatch { batch, .. } => (batch.as_uuid(), 1),
+            UnsettledMark::Delivered(id) => (id.as_uuid(), 2),
+        };
+        call!(self, conn => {
+            sqlx::query!("update mailfleet.marks set settled = true where subject_id = $1 and kind = $2", subject, kind)
+                .execute(conn)
+                .await?;
+        })
+    }
+
+    /// Closes those of `messages` that are waiting or released; returns how many. At most 1,000 a call.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn refuse(&self, messages: &[MessageId], closing: Closing) -> Result<usize, StoreError> {
+        let mut ids: Vec<Uuid> = messages.iter().map(MessageId::as_uuid).collect();
+        ids.sort_unstable();
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_file_scalar!("src/sql/refuse.sql", &ids, closing.code(), "{}").fetch_all(&mut *conn).await?
+        })?;
+        Ok(rows.len())
+    }
+
+    /// Whether marks are left to settle; for tests and `status`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn unsettled_count(&self) -> Result<i64, StoreError> {
+        transaction!(self, PLAIN, conn => {
+            sqlx::query_scalar!(r#"select count(*) as "count!" from mailfleet.marks where not settled"#)
+                .fetch_one(&mut *conn)
+                .await?
+        })
+    }
+}

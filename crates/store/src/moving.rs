@@ -1,0 +1,350 @@
+//! What the owner of a shard does: claim, record, park.
+
+use crate::{HOT, Lease, PLAIN, Store, StoreError, transaction};
+use chrono::{DateTime, Utc};
+use domain::fact::{FactDetail, FactKind};
+use domain::{Closing, Lane, MessageId, SiteId};
+use std::{collections::HashMap, time::Duration};
+use uuid::Uuid;
+
+/// One message to claim, under the release number of its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The message.
+    pub message: MessageId,
+    /// The release that the job is of.
+    pub release: u32,
+}
+
+/// What a claim found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is ours: send it.
+    Go,
+    /// It was closed instead.
+    Closed(Closing),
+    /// Its queue or site is paused; it rests again.
+    Paused,
+}
+
+/// The verdicts of one claim statement; what is absent was stale and is dropped.
+pub type Claimed = HashMap<MessageId, Verdict>;
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// The receiver took it.
+    Delivered,
+    /// The receiver refused it for good.
+    Bounced,
+    /// It is to be tried again at `due`.
+    Deferred {
+        /// When, at the earliest.
+        due: DateTime<Utc>,
+    },
+    /// The final dot went out and no reply came.
+    InDoubt,
+    /// No dot went out and the receiver is not to blame: no attempt is counted.
+    GivenBack {
+        /// When to try again, at the earliest.
+        due: DateTime<Utc>,
+    },
+}
+
+impl What {
+    const fn code(&self) -> i16 {
+        match self {
+            Self::Delivered => 1,
+            Self::Bounced => 2,
+            Self::Deferred { .. } => 10,
+            Self::InDoubt => 11,
+            Self::GivenBack { .. } => 12,
+        }
+    }
+
+    const fn due(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Deferred { due } | Self::GivenBack { due } => Some(*due),
+            Self::Delivered | Self::Bounced | Self::InDoubt => None,
+        }
+    }
+}
+
+/// The outcome of one claimed message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The message.
+    pub message: MessageId,
+    /// The release that was claimed.
+    pub release: u32,
+    /// The lease epoch under which it was claimed.
+    pub epoch: i64,
+    /// Its queue, for the fact of a late outcome.
+    pub queue: i64,
+    /// Its site, likewise.
+    pub site: SiteId,
+    /// What it came to.
+    pub what: What,
+    /// What the log tells about it.
+    pub detail: FactDetail,
+}
+
+/// What became of a recorded outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It ended the message.
+    Closed(Closing),
+    /// The message rests or is in doubt.
+    Open,
+    /// This very outcome had been recorded before.
+    Repeated,
+    /// The message had moved on: kept as a late fact; a late 250 also marks the message as known delivered.
+    Late,
+}
+
+/// One released row to put back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parked {
+    /// The message.
+    pub message: MessageId,
+    /// The release that the job is of.
+    pub release: u32,
+    /// How long it is to rest.
+    pub delay: Duration,
+    /// Another queue than its own, when its site or slot was corrected.
+    pub queue: Option<i64>,
+    /// Its corrected site.
+    pub site: Option<SiteId>,
+}
+
+/// A claim that an earlier owner left behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Orphan {
+    /// The message.
+    pub message: MessageId,
+    /// The release that was claimed.
+    pub release: u32,
+    /// The epoch under which it was claimed.
+    pub epoch: i64,
+    /// Its queue.
+    pub queue: i64,
+    /// Its site.
+    pub site: SiteId,
+    /// Its lane.
+    pub lane: Lane,
+}
+
+impl Store {
+    /// Claims what may go under a live lease; durable before it returns. At most a few hundred a call.
+    ///
+    /// # Errors
+    /// When the database does not answer: then nothing may be sent; what was claimed all the same ends in doubt.
+    pub async fn claim(&self, lease: &Lease, claims: &[Claim]) -> Result<Claimed, StoreError> {
+        let mut sorted = claims.to_vec();
+        sorted.sort_by_key(|claim| claim.message);
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_file!(
+                "src/sql/claim.sql",
+                lease.name,
+                lease.epoch,
+                &sorted.iter().map(|claim| claim.message.as_uuid()).collect::<Vec<_>>(),
+                &sorted.iter().map(|claim| release_no(claim.release)).collect::<Vec<_>>(),
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        rows.into_iter()
+            .map(|row| {
+                let verdict = match row.verdict {
+                    0 => Verdict::Go,
+                    100 | 101 => Verdict::Paused,
+                    code => Verdict::Closed(closing(code, row.message_id)?),
+                };
+                Ok((MessageId::from_uuid(row.message_id), verdict))
+            })
+            .collect()
+    }
+
+    /// Records outcomes, in their order. May be repeated after a lost answer.
+    ///
+    /// # Errors
+    /// When the database does not answer: repeat the call.
+    pub async fn record(&self, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError> {
+        let mut sorted: Vec<&Outcome> = outcomes.iter().collect();
+        sorted.sort_by_key(|outcome| outcome.message);
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_file!(
+                "src/sql/record.sql",
+                &sorted.iter().map(|o| o.message.as_uuid()).collect::<Vec<_>>(),
+                &sorted.iter().map(|o| release_no(o.release)).collect::<Vec<_>>(),
+                &sorted.iter().map(|o| o.epoch).collect::<Vec<_>>(),
+                &sorted.iter().map(|o| o.what.code()).collect::<Vec<_>>(),
+                &sorted.iter().map(|o| o.what.due()).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+                &sorted.iter().map(|o| detail_text(&o.detail)).collect::<Vec<_>>(),
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        let mut done: HashMap<(Uuid, i32), Recorded> = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let recorded = match row.closing {
+                Some(code) => Recorded::Closed(closing(code, row.message_id)?),
+                None => Recorded::Open,
+            };
+            done.insert((row.message_id, row.release_no), recorded);
+        }
+        let mut all = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            let recorded = match done.get(&(outcome.message.as_uuid(), release_no(outcome.release))) {
+                Some(recorded) => *recorded,
+                None => self.record_late(outcome).await?,
+            };
+            all.push(recorded);
+        }
+        Ok(all)
+    }
+
+    /// An outcome that matched nothing: its own repeat, or late. The mark of a late 250 is committed first.
+    async fn record_late(&self, outcome: &Outcome) -> Result<Recorded, StoreError> {
+        let (kind, closing) = match outcome.what {
+            What::Delivered => (FactKind::Final, Some(Closing::Delivered)),
+            What::Bounced => (FactKind::Final, Some(Closing::Bounced)),
+            What::Deferred { .. } => (FactKind::Deferred, None),
+            What::InDoubt => (FactKind::Doubt, None),
+            What::GivenBack { .. } => return Ok(Recorded::Repeated),
+        };
+        let message = outcome.message.as_uuid();
+        let release = release_no(outcome.release);
+        let known = transaction!(self, PLAIN, conn => {
+            sqlx::query_scalar!(
+                r#"select (exists (select from mailfleet.facts f
+                                   where f.message_id = $1 and f.release_no = $2 and f.kind in ($3, 6))
+                        or exists (select from mailfleet.message_events e
+                                   where e.message_id = $1 and e.release_no = $2 and e.kind in ($3, 6))) as "known!""#,
+                message,
+                release,
+                i32::from(kind.code()),
+            )
+            .fetch_one(&mut *conn)
+            .await?
+        })?;
+        if known {
+            return Ok(Recorded::Repeated);
+        }
+        if outcome.what == What::Delivered {
+            self.mark_delivered(outcome.message).await?;
+        }
+        transaction!(self, PLAIN, conn => {
+            sqlx::query!(
+                "insert into mailfleet.facts
+                     (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
+                 values ($1, 6, $2, $3, $2, $4, $5, mailfleet.clock(), $6)",
+                message,
+                release,
+                closing.map(Closing::code),
+                outcome.queue,
+                outcome.site.as_str(),
+                serde_json::to_value(&outcome.detail).unwrap_or_default(),
+            )
+            .execute(&mut *conn)
+            .await?;
+        })?;
+        Ok(Recorded::Late)
+    }
+
+    /// Puts released rows back to rest; returns how many there were. The others were stale.
+    ///
+    /// # Errors
+    /// When the database does not answer; what stays released is repaired.
+    pub async fn park(&self, parked: &[Parked]) -> Result<usize, StoreError> {
+        if parked.is_empty() {
+            return Ok(0);
+        }
+        let mut sorted: Vec<&Parked> = parked.iter().collect();
+        sorted.sort_by_key(|row| row.message);
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_file_scalar!(
+                "src/sql/park.sql",
+                &sorted.iter().map(|row| row.message.as_uuid()).collect::<Vec<_>>(),
+                &sorted.iter().map(|row| release_no(row.release)).collect::<Vec<_>>(),
+                &sorted.iter().map(|row| row.delay.as_secs_f64()).collect::<Vec<_>>(),
+                &sorted.iter().map(|row| row.queue).collect::<Vec<_>>() as &[Option<i64>],
+                &sorted.iter().map(|row| row.site.as_ref().map(ToString::to_string)).collect::<Vec<_>>()
+                    as &[Option<String>],
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        Ok(rows.len())
+    }
+
+    /// Closes a released row that cannot be rendered as failed; `false` when it was stale.
+    ///
+    /// # Errors
+    /// When the database does not answer; the row is repaired and fails again.
+    pub async fn fail(&self, message: MessageId, release: u32, reason: &FactDetail) -> Result<bool, StoreError> {
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_scalar!(
+                "with gone as (
+                     delete from mailfleet.moving
+                     where message_id = $1 and release_no = $2 and state = 1
+                     returning *
+                 )
+                 insert into mailfleet.facts
+                     (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
+                 select message_id, 2, 0, 6, release_no, queue_id, site, mailfleet.clock(), $3
+                 from gone
+                 returning message_id",
+                message.as_uuid(),
+                release_no(release),
+                serde_json::to_value(reason).unwrap_or_default(),
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        Ok(!rows.is_empty())
+    }
+
+    /// The claims under these epochs that were never recorded: what the next owner of a journal resolves.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn orphans_of(&self, epochs: &[i64]) -> Result<Vec<Orphan>, StoreError> {
+        let rows = transaction!(self, PLAIN, conn => {
+            sqlx::query!(
+                r#"select message_id, release_no, epoch as "epoch!", queue_id, site, lane from mailfleet.moving
+                   where state = 2 and epoch = any ($1)"#,
+                epochs
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Orphan {
+                message: MessageId::from_uuid(row.message_id),
+                release: u32::try_from(row.release_no).unwrap_or(0),
+                epoch: row.epoch,
+                queue: row.queue_id,
+                site: SiteId::from_stored(row.site),
+                lane: Lane::from_code(row.lane).unwrap_or(Lane::Bulk),
+            })
+            .collect())
+    }
+}
+
+fn release_no(release: u32) -> i32 {
+    i32::try_from(release).unwrap_or(i32::MAX)
+}
+
+fn closing(code: i16, id: Uuid) -> Result<Closing, StoreError> {
+    Closing::from_code(code).ok_or_else(|| StoreError::Corrupt {
+        table: "moving",
+        column: "closing",
+        id: id.to_string(),
+    })
+}
+
+fn detail_text(detail: &FactDetail) -> String {
+    serde_json::to_string(detail).unwrap_or_else(|_| "{}".to_owned())
+}
