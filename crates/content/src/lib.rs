@@ -1,1 +1,46 @@
-//! From template and variables to signed MIME.
+//! From template and variables to finished, signed MIME.
+//!
+//! The road: [`MailSource`] says what an accepted call wants sent, [`TemplateSource::compile`] turns what
+//! an author wrote into a [`CompiledTemplate`] once, at publish. [`Prepared`] holds the parsed parts of one
+//! content, is shared by every thread, and renders one recipient's mail at a time.
+//!
+//! Guarantees
+//! - The same content, message, variables and keys give the same bytes: Message-ID, Date, MIME boundary and
+//!   the time of the signature derive from the message id. (Ed25519 and PKCS#1 v1.5 signatures are
+//!   deterministic.)
+//! - What comes out is strict: CRLF alone ends a line, no line of a generated mail is longer than 998
+//!   octets, header values hold no control characters whatever the variables held.
+//! - A template has no clock, no randomness, no files, no network and no other template to include. It
+//!   ends within its fuel, which bounds time and memory together.
+//! - A failure to render is the recipient's alone and names the variable, part and line.
+//!
+//! Nothing here does I/O or reads a clock, and nothing is logged.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod compile;
+mod dkim;
+mod engine;
+mod error;
+mod finding;
+mod header;
+mod limits;
+mod markup;
+mod mime;
+mod plain;
+mod prepared;
+mod raw;
+mod source;
+mod validate;
+mod verp;
+mod vet;
+
+pub use compile::{CompiledTemplate, TemplateSource};
+pub use dkim::{GeneratedKey, KeyAlgorithm, KeyError, SigningKey};
+pub use error::{ContentError, RenderError};
+pub use finding::Finding;
+pub use limits::Limits;
+pub use prepared::{Prepared, RenderRequest, Rendered};
+pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
+pub use validate::validate_raw;
+pub use verp::{message_of_return_path, return_path};

@@ -4,6 +4,7 @@
 //! local parts, comments, groups, source routes and address literals are refused: nobody needs them to
 //! be reached, and each has let one library check a domain that another then did not deliver to.
 
+use crate::text::is_deceptive;
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -72,7 +73,8 @@ impl FromStr for DomainName {
             .map_err(|_| AddressError::Domain)?
             .into_owned();
         let top = ascii.rsplit_once('.').ok_or(AddressError::Domain)?.1;
-        if top.bytes().all(|byte| byte.is_ascii_digit()) {
+        // No top label is a number (RFC 3696, 2); some libraries read one as part of an IPv4 address, `0x7f` too.
+        if top.starts_with("0x") || top.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(AddressError::Domain);
         }
         Ok(Self(ascii))
@@ -164,9 +166,11 @@ fn is_atext(c: char) -> bool {
     match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' => true,
         _ if c.is_ascii() => "!#$%&'*+-/=?^_`{|}~".contains(c),
-        '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' => false,
-        '\u{2028}'..='\u{202f}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffd}' => false,
-        _ => !c.is_whitespace(),
+        // Wide and small forms of ASCII: somebody's normalisation would make an `@` or a comma of them.
+        '\u{fe50}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff5e}' => false,
+        // Private use, and code points that are no characters.
+        '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{f0000}'.. => false,
+        _ => !c.is_whitespace() && !is_deceptive(c),
     }
 }
 
@@ -235,5 +239,141 @@ impl fmt::Debug for DomainName {
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<redacted:{}>", &self.hash().0.simple().to_string()[..8])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn plain_addresses_are_taken_and_their_domain_becomes_what_is_looked_up() {
+        for (given, taken) in [
+            ("a@example.com", "a@example.com"),
+            ("First.Last+tag@Example.COM", "First.Last+tag@example.com"),
+            ("o'hara=x@sub.example.org", "o'hara=x@sub.example.org"),
+            ("jörg@bücher.example", "jörg@xn--bcher-kva.example"),
+            ("用户@例子.测试", "用户@xn--fsqu00a.xn--0zwm56d"),
+            ("a@xn--bcher-kva.example", "a@xn--bcher-kva.example"),
+            // UTS 46 maps before it checks; what comes out is what is delivered to.
+            ("a@ｅxample.com", "a@example.com"),
+            ("a@example。com", "a@example.com"),
+        ] {
+            assert_eq!(given.parse::<Mailbox>().unwrap().as_str(), taken);
+        }
+        assert!("jörg@example.com".parse::<Mailbox>().unwrap().needs_smtputf8());
+        assert!(!"jorg@bücher.example".parse::<Mailbox>().unwrap().needs_smtputf8());
+    }
+
+    #[test]
+    fn hostile_addresses_are_refused_and_never_repeated() {
+        use AddressError::*;
+        let long_local = format!("{}@example.com", "x".repeat(65));
+        let long_label = format!("a@{}.com", "x".repeat(64));
+        let long_domain = format!("a@{}com", "xxxxxxx.".repeat(32));
+        let long_address = format!("{}@{}.com", "x".repeat(64), "y.".repeat(93) + "yyyyyyyy");
+        for (hostile, why) in [
+            ("", Empty),
+            ("a", NotOneAt),
+            ("a@b@example.com", NotOneAt),
+            ("a@example.com@", NotOneAt),
+            ("@example.com", LocalCharacter),
+            ("a@", Domain),
+            ("a@localhost", Domain),
+            ("a b@example.com", LocalCharacter),
+            ("a@example.com\r\nRCPT TO:<x@example.org>", NotOneAt),
+            ("a\r\nDATA@example.com", LocalCharacter),
+            ("a\n@example.com", LocalCharacter),
+            ("a@exa\rmple.com", Domain),
+            ("a@example.com\n", Domain),
+            (" a@example.com", LocalCharacter),
+            ("a@example.com ", Domain),
+            ("a\0@example.com", LocalCharacter),
+            ("a@exa\0mple.com", Domain),
+            ("a(comment)@example.com", LocalCharacter),
+            ("a@(comment)example.com", Domain),
+            ("a@example.com(comment)", Domain),
+            ("<a@example.com>", LocalCharacter),
+            ("Name <a@example.com>", LocalCharacter),
+            ("\"a b\"@example.com", LocalCharacter),
+            ("\"a\"@example.com", LocalCharacter),
+            ("a\\@example.com", LocalCharacter),
+            ("@relay.example,@b.example:a@example.com", NotOneAt),
+            ("group:a@example.com;", LocalCharacter),
+            ("group:a@example.com,b@example.com;", NotOneAt),
+            ("a,b@example.com", LocalCharacter),
+            (".a@example.com", LocalDots),
+            ("a.@example.com", LocalDots),
+            ("a..b@example.com", LocalDots),
+            ("a@.example.com", Domain),
+            ("a@example..com", Domain),
+            ("a@example.com.", Domain),
+            ("a@-example.com", Domain),
+            ("a@exa_mple.com", Domain),
+            ("a@exa%2emple.com", Domain),
+            ("a@example.com:25", Domain),
+            ("a@[127.0.0.1]", Domain),
+            ("a@[IPv6:::1]", Domain),
+            ("a@127.0.0.1", Domain),
+            ("a@127.0.0.0x1", Domain),
+            ("a@１２７.0.0.1", Domain),
+            ("a\u{202e}b@example.com", LocalCharacter),
+            ("a\u{200b}b@example.com", LocalCharacter),
+            ("a\u{ff20}b@example.com", LocalCharacter),
+            ("a\u{e0041}@example.com", LocalCharacter),
+            ("a@exa\u{202e}mple.com", Domain),
+            ("a@exa\u{200d}mple.com", Domain),
+            ("a@xn--a.com", Domain),
+            ("a@xn--\u{fc}.com", Domain),
+            ("a@אa.com", Domain),
+            ("a@\u{301}example.com", Domain),
+            (&long_local, TooLong),
+            (&long_label, Domain),
+            (&long_domain, Domain),
+            (&long_address, TooLong),
+        ] {
+            let refused = hostile.parse::<Mailbox>();
+            assert_eq!(refused, Err(why), "{}", hostile.escape_debug());
+        }
+        assert_eq!("x".repeat(5_000).parse::<DomainName>(), Err(TooLong));
+    }
+
+    #[test]
+    fn an_address_is_shown_by_its_hash_alone() {
+        let mailbox: Mailbox = "someone@example.com".parse().unwrap();
+        assert!(!format!("{mailbox:?}").contains("someone"));
+        assert_eq!(mailbox.hash(), "SomeOne@EXAMPLE.com".parse::<Mailbox>().unwrap().hash());
+    }
+
+    fn assert_fit(mailbox: &Mailbox) -> Result<(), TestCaseError> {
+        let text = mailbox.as_str();
+        prop_assert_eq!(text.parse::<Mailbox>(), Ok(mailbox.clone()));
+        prop_assert!(text.len() <= MAX_ADDRESS && mailbox.local().len() <= MAX_LOCAL);
+        prop_assert!(!text.contains(|c: char| c.is_whitespace() || is_deceptive(c) || "<>()[],;:\\\"".contains(c)));
+        // What was checked is what RCPT TO names and the resolver looks up.
+        prop_assert_eq!(text, format!("{}@{}", mailbox.local(), mailbox.domain()));
+        prop_assert!(mailbox.domain().as_str() == mailbox.domain_str());
+        prop_assert!(mailbox.domain_str().bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')));
+        prop_assert_eq!(mailbox.domain_str().parse::<DomainName>(), Ok(mailbox.domain()));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_fit_for_the_wire(text in ".{0,40}@.{0,40}") {
+            if let Ok(mailbox) = text.parse::<Mailbox>() {
+                assert_fit(&mailbox)?;
+            }
+        }
+
+        #[test]
+        fn an_address_survives_being_written(
+            local in "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~äñ漢-]{1,10}(\\.[a-z0-9+]{1,8}){0,3}", domain in "([a-z0-9äñ漢]{1,12}\\.){1,4}[a-z]{2,6}",
+        ) {
+            let mailbox = format!("{local}@{domain}").parse::<Mailbox>();
+            prop_assume!(mailbox.is_ok());
+            assert_fit(&mailbox.unwrap())?;
+        }
     }
 }

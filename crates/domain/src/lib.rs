@@ -4,14 +4,32 @@
 //! Nothing here does I/O, is async or reads a clock: time comes in as a parameter, so that every
 //! rule can be proved by a table or a property.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod address;
 mod ids;
 mod lane;
+mod rules;
 mod state;
 
+pub mod aimd;
 pub mod fact;
+pub mod fairness;
+pub mod gcra;
+pub mod reply;
+pub mod retry;
+pub mod text;
+pub mod throttle;
+pub mod window;
 
 pub use address::{AddressError, AddressHash, DomainName, EnvelopeSender, Mailbox};
+pub use aimd::{Aimd, AimdPolicy};
+pub use fairness::{DueQueue, Fairness, Quota};
+pub use gcra::{Gcra, Rate, RateError};
 pub use ids::*;
 pub use lane::{Lane, Shard, ShardCount, SiteId, Slot, SlotError};
+pub use reply::{BounceClass, EnhancedStatus, SmtpReply, Stage, Verdict, classify};
+pub use retry::{RetrySchedule, is_expired};
 pub use state::{Actor, Closing, Place, TRANSITIONS, Transition, is_declared};
+pub use throttle::{Shaping, SiteLimits, TlsNeed};
+pub use window::WindowPolicy;

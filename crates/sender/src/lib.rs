@@ -1,1 +1,125 @@
-//! Delivers what the throttle lets go and records what became of it.
+//! The sender: delivers what the throttle lets go, and records what became of it.
+//!
+//! # The road of a letter
+//! A sender owns shards by lease ([`ownership`]). For each, one task ([`desk`]) takes chunks of finished mail off
+//! the bus, holds letters by site, and claims those that the site's limits let go within the next half second, many
+//! in one statement. Claimed letters go to the site's connections ([`line`]), which deliver them ([`attempt`]) and
+//! hand what came of it to the recorder ([`recorder`]), which writes outcomes to Postgres in batches.
+//!
+//! # What a crash leaves
+//! - Before the claim: nothing. The chunk was not acknowledged; it comes again, or repair releases its rows again.
+//! - Between claim and record: rows in `sending` under an epoch that ends. The journal ([`journal`]), read by the next
+//!   process on this volume, tells which of them had their final dot sent; without it all of them are in doubt.
+//! - After the record: nothing; the bus may deliver the chunk again, and its claims find no row.
+//!
+//! # What keeps two copies from being sent
+//! The claim is a compare-and-set under a live lease, flushed before the first dot. Before each final dot the lease's
+//! end is compared with the monotonic clock; past it the connection is closed without a dot. A dot that went out and
+//! was not answered is doubt, never a deferral.
+
+mod attempt;
+mod config;
+mod desk;
+mod journal;
+mod letters;
+mod line;
+mod metrics;
+mod ownership;
+mod pace;
+mod recorder;
+mod resolve;
+mod route;
+mod tenure;
+
+pub use config::{AddressPolicy, DirectConfig, RelayConfig, RouteConfig, SenderConfig, TlsMode};
+pub use route::RouteError;
+
+use domain::ShardCount;
+use metrics::SenderMetrics;
+use std::sync::Arc;
+
+/// Why a sender cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SenderError {
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Store(#[from] store::StoreError),
+    /// The route cannot be used.
+    #[error("cannot use the configured route")]
+    Route(#[from] RouteError),
+    /// The journal cannot be used.
+    #[error("cannot use the journal in {directory}")]
+    Journal {
+        /// Where it lies.
+        directory: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What every part of a sender needs.
+pub(crate) struct Office {
+    pub(crate) config: SenderConfig,
+    pub(crate) store: store::Store,
+    pub(crate) bus: bus::Bus,
+    pub(crate) press: Arc<press::Press>,
+    pub(crate) route: route::Route,
+    pub(crate) journal: journal::Journal,
+    pub(crate) recorder: recorder::Recorder,
+    pub(crate) metrics: SenderMetrics,
+    pub(crate) shards: ShardCount,
+    pub(crate) life: service::Lifecycle,
+}
+
+/// A sender that is ready to run.
+pub struct Sender {
+    office: Arc<Office>,
+    recording: recorder::Recording,
+    name: String,
+}
+
+impl Sender {
+    /// Opens the journal, resolves what an earlier process on this volume left behind, and prepares the route.
+    ///
+    /// # Errors
+    /// When the database, the journal or the route cannot be used.
+    pub async fn build(
+        config: SenderConfig,
+        shards: ShardCount,
+        store: store::Store,
+        bus: bus::Bus,
+        press: Arc<press::Press>,
+        registry: &service::Metrics,
+        life: service::Lifecycle,
+    ) -> Result<Self, SenderError> {
+        let metrics = SenderMetrics::register(registry);
+        let route = route::Route::new(&config.route, &config.deadlines)?;
+        let name = config.instance_name();
+        let directory = config.journal.directory.clone();
+        let opened = journal::Journal::open(&config.journal, &name)
+            .map_err(|source| SenderError::Journal { directory: directory.display().to_string(), source })?;
+        let (journal, left) = opened;
+        journal::resolve(&store, left, &config).await?;
+        let (recorder, recording) = recorder::recorder(&config.record);
+        let office = Office { config, store, bus, press, route, journal, recorder, metrics, shards, life };
+        Ok(Self { office: Arc::new(office), recording, name })
+    }
+
+    /// The name under which this sender takes leases.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Owns shards and delivers until the shutdown is requested; then finishes what is under way, records it and gives
+    /// its shards up.
+    pub async fn run(self) {
+        let Self { office, recording, name } = self;
+        let stop = office.life.token();
+        let recording = recording.run(Arc::clone(&office));
+        let owning = async {
+            ownership::own(Arc::clone(&office), name, stop).await;
+            office.recorder.close();
+        };
+        tokio::join!(recording, owning);
+    }
+}

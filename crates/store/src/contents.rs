@@ -2,6 +2,7 @@
 
 use crate::{Store, StoreError, call};
 use domain::{ContentId, TenantId};
+use uuid::Uuid;
 
 /// What a content's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,5 +66,25 @@ impl Store {
             Ok(Content { tenant: TenantId::from_uuid(row.tenant_id), kind, body: row.body })
         })
         .transpose()
+    }
+
+    /// How many octets these contents have; those that are not stored are absent.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn content_sizes(&self, ids: &[ContentId]) -> Result<Vec<(ContentId, u64)>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(ContentId::as_uuid).collect();
+        let rows = call!(self, conn => {
+            sqlx::query!(
+                r#"select content_id, octet_length(body) as "size!" from mailfleet.contents where content_id = any ($1)"#,
+                &ids
+            )
+            .fetch_all(conn)
+            .await?
+        })?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (ContentId::from_uuid(row.content_id), u64::try_from(row.size).unwrap_or(0)))
+            .collect())
     }
 }

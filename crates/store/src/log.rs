@@ -15,6 +15,19 @@ pub struct Fold {
     pub range: Option<(i64, i64)>,
 }
 
+/// Where the log stands and what it has not taken in yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogHead {
+    /// The number of the last entry.
+    pub seq: i64,
+    /// Facts not folded yet, counted up to 100,000.
+    pub backlog: i64,
+    /// When the one with the lowest number happened.
+    pub oldest: Option<DateTime<Utc>>,
+    /// The database's clock.
+    pub now: DateTime<Utc>,
+}
+
 /// What an audit found; all zero is right.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Audit {
@@ -78,6 +91,24 @@ impl Store {
                 logged: u64::try_from(row.logged).unwrap_or(0),
                 range: row.lowest.zip(row.highest),
             }
+        })
+    }
+
+    /// Where the log stands, and the facts that wait for the fold.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn log_head(&self) -> Result<LogHead, StoreError> {
+        transaction!(self, HOT, conn => {
+            sqlx::query_as!(
+                LogHead,
+                r#"select seq, mailfleet.clock() as "now!",
+                          (select count(*) from (select from mailfleet.facts limit 100000) as f) as "backlog!",
+                          (select at from mailfleet.facts order by fact_id limit 1) as oldest
+                   from mailfleet.log_state"#
+            )
+            .fetch_one(&mut *conn)
+            .await?
         })
     }
 

@@ -1,14 +1,13 @@
 //! What the owner of a shard does: claim, record, park.
 
 use crate::{HOT, Lease, PLAIN, Store, StoreError, transaction};
-use chrono::{DateTime, Utc};
 use domain::fact::{FactDetail, FactKind};
 use domain::{Closing, Lane, MessageId, SiteId};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
 /// One message to claim, under the release number of its job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
     /// The message.
     pub message: MessageId,
@@ -27,8 +26,9 @@ pub enum Verdict {
     Paused,
 }
 
-/// The verdicts of one claim statement; what is absent was stale and is dropped.
-pub type Claimed = HashMap<MessageId, Verdict>;
+/// The verdicts of one claim statement; what is absent was stale and is dropped. A job that is held twice has one
+/// verdict: whoever acts on it takes it out.
+pub type Claimed = HashMap<Claim, Verdict>;
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,17 +37,17 @@ pub enum What {
     Delivered,
     /// The receiver refused it for good.
     Bounced,
-    /// It is to be tried again at `due`.
+    /// It is to be tried again.
     Deferred {
-        /// When, at the earliest.
-        due: DateTime<Utc>,
+        /// After how long, at the earliest.
+        wait: Duration,
     },
     /// The final dot went out and no reply came.
     InDoubt,
     /// No dot went out and the receiver is not to blame: no attempt is counted.
     GivenBack {
-        /// When to try again, at the earliest.
-        due: DateTime<Utc>,
+        /// After how long to try again, at the earliest.
+        wait: Duration,
     },
 }
 
@@ -62,9 +62,9 @@ impl What {
         }
     }
 
-    const fn due(&self) -> Option<DateTime<Utc>> {
+    const fn wait(&self) -> Option<f64> {
         match self {
-            Self::Deferred { due } | Self::GivenBack { due } => Some(*due),
+            Self::Deferred { wait } | Self::GivenBack { wait } => Some(wait.as_secs_f64()),
             Self::Delivered | Self::Bounced | Self::InDoubt => None,
         }
     }
@@ -117,6 +117,17 @@ pub struct Parked {
     pub site: Option<SiteId>,
 }
 
+/// One released row that cannot be rendered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// The message.
+    pub message: MessageId,
+    /// The release that the job is of.
+    pub release: u32,
+    /// What its closing fact says.
+    pub reason: FactDetail,
+}
+
 /// A claim that an earlier owner left behind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Orphan {
@@ -141,7 +152,8 @@ impl Store {
     /// When the database does not answer: then nothing may be sent; what was claimed all the same ends in doubt.
     pub async fn claim(&self, lease: &Lease, claims: &[Claim]) -> Result<Claimed, StoreError> {
         let mut sorted = claims.to_vec();
-        sorted.sort_by_key(|claim| claim.message);
+        sorted.sort_unstable();
+        sorted.dedup();
         let rows = transaction!(self, HOT, conn => {
             sqlx::query_file!(
                 "src/sql/claim.sql",
@@ -160,7 +172,8 @@ impl Store {
                     100 | 101 => Verdict::Paused,
                     code => Verdict::Closed(closing(code, row.message_id)?),
                 };
-                Ok((MessageId::from_uuid(row.message_id), verdict))
+                let release = u32::try_from(row.release_no).unwrap_or(0);
+                Ok((Claim { message: MessageId::from_uuid(row.message_id), release }, verdict))
             })
             .collect()
     }
@@ -171,7 +184,8 @@ impl Store {
     /// When the database does not answer: repeat the call.
     pub async fn record(&self, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError> {
         let mut sorted: Vec<&Outcome> = outcomes.iter().collect();
-        sorted.sort_by_key(|outcome| outcome.message);
+        sorted.sort_by_key(|outcome| (outcome.message, outcome.release));
+        sorted.dedup_by_key(|outcome| (outcome.message, outcome.release));
         let rows = transaction!(self, HOT, conn => {
             sqlx::query_file!(
                 "src/sql/record.sql",
@@ -179,7 +193,7 @@ impl Store {
                 &sorted.iter().map(|o| release_no(o.release)).collect::<Vec<_>>(),
                 &sorted.iter().map(|o| o.epoch).collect::<Vec<_>>(),
                 &sorted.iter().map(|o| o.what.code()).collect::<Vec<_>>(),
-                &sorted.iter().map(|o| o.what.due()).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
+                &sorted.iter().map(|o| o.what.wait()).collect::<Vec<_>>() as &[Option<f64>],
                 &sorted.iter().map(|o| detail_text(&o.detail)).collect::<Vec<_>>(),
             )
             .fetch_all(&mut *conn)
@@ -261,7 +275,8 @@ impl Store {
             return Ok(0);
         }
         let mut sorted: Vec<&Parked> = parked.iter().collect();
-        sorted.sort_by_key(|row| row.message);
+        sorted.sort_by_key(|row| (row.message, row.release));
+        sorted.dedup_by_key(|row| (row.message, row.release));
         let rows = transaction!(self, HOT, conn => {
             sqlx::query_file_scalar!(
                 "src/sql/park.sql",
@@ -271,6 +286,31 @@ impl Store {
                 &sorted.iter().map(|row| row.queue).collect::<Vec<_>>() as &[Option<i64>],
                 &sorted.iter().map(|row| row.site.as_ref().map(ToString::to_string)).collect::<Vec<_>>()
                     as &[Option<String>],
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        Ok(rows.len())
+    }
+
+    /// Closes released rows that cannot be rendered as failed; returns how many there were. The others were
+    /// stale, or are known to be delivered and left to the dispatcher.
+    ///
+    /// # Errors
+    /// When the database does not answer; what stays released is repaired and fails again.
+    pub async fn fail_all(&self, failed: &[Failed]) -> Result<usize, StoreError> {
+        if failed.is_empty() {
+            return Ok(0);
+        }
+        let mut sorted: Vec<&Failed> = failed.iter().collect();
+        sorted.sort_by_key(|row| (row.message, row.release));
+        sorted.dedup_by_key(|row| (row.message, row.release));
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_file_scalar!(
+                "src/sql/fail.sql",
+                &sorted.iter().map(|row| row.message.as_uuid()).collect::<Vec<_>>(),
+                &sorted.iter().map(|row| release_no(row.release)).collect::<Vec<_>>(),
+                &sorted.iter().map(|row| detail_text(&row.reason)).collect::<Vec<_>>(),
             )
             .fetch_all(&mut *conn)
             .await?

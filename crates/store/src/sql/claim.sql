@@ -53,4 +53,4 @@ with present as materialized (
     from judged
     where verdict between 1 and 7
 )
-select message_id as "message_id!", verdict as "verdict!" from judged
+select message_id as "message_id!", release_no as "release_no!", verdict as "verdict!" from judged

@@ -4,9 +4,9 @@
 with present as materialized (
     select mailfleet.clock() as now
 ), found as materialized (
-    select m.*, a.outcome, a.due, a.detail, present.now
-    from present, unnest($1::uuid[], $2::integer[], $3::bigint[], $4::smallint[], $5::timestamptz[], $6::text[])
-        as a(message_id, release_no, epoch, outcome, due, detail)
+    select m.*, a.outcome, present.now + a.wait * interval '1 second' as due, a.detail, present.now
+    from present, unnest($1::uuid[], $2::integer[], $3::bigint[], $4::smallint[], $5::double precision[], $6::text[])
+        as a(message_id, release_no, epoch, outcome, wait, detail)
     cross join lateral (
         select m.ctid as row, m.*
         from mailfleet.moving m

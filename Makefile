@@ -1,0 +1,82 @@
+# Two commands set up all they need on a machine with the Rust toolchain, a C compiler and a package manager:
+#   make demo    a whole fleet delivers a campaign, on this machine alone
+#   make test    every test
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The statements of the store are checked against .sqlx/; no build needs a database.
+export SQLX_OFFLINE ?= true
+
+# What a local run is built with: optimised, but without the long link of a release. `make bench` uses the release.
+PROFILE ?= demo
+MAILFLEET := target/$(PROFILE)/mailfleet
+BENCH_ARGS ?=
+
+.PHONY: help
+help: ## Shows this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Installs postgres and nats-server when they are missing
+	@deploy/local/install-dependencies.sh
+
+.PHONY: build
+build:
+	@cargo build --profile $(PROFILE) -p mailfleet-cli
+
+.PHONY: demo
+demo: deps build ## Starts a whole fleet and sends a campaign to 2,000 recipients of its own mail sink
+	@$(MAILFLEET) demo
+
+.PHONY: test
+test: deps ## Runs every test, on a private Postgres and NATS
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace; \
+	else \
+		cargo test --workspace --no-fail-fast; \
+	fi
+
+.PHONY: up
+up: deps build ## Starts the local fleet in the background
+	@$(MAILFLEET) up --detach
+
+.PHONY: down
+down: build ## Stops the local fleet; its data stay
+	@$(MAILFLEET) down
+
+.PHONY: clean-local
+clean-local: ## Stops the local fleet and removes its data
+	@if [ -x $(MAILFLEET) ]; then $(MAILFLEET) down --quiet; fi
+	@rm -rf .mailfleet
+	@echo "removed .mailfleet"
+
+.PHONY: fmt
+fmt: ## Formats the code
+	@cargo fmt --all
+
+.PHONY: lint
+lint: ## Checks format and lints
+	@cargo fmt --all -- --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: check
+check: ## Compiles everything without building it
+	@cargo check --workspace --all-targets
+
+.PHONY: sqlx-prepare
+sqlx-prepare: deps ## Writes .sqlx/ anew, after a change to a statement or a migration
+	@deploy/local/sqlx.sh prepare
+
+.PHONY: sqlx-check
+sqlx-check: deps ## Fails when .sqlx/ is not fresh
+	@deploy/local/sqlx.sh check
+
+.PHONY: bench
+bench: deps ## Measures mails per second and CPU per mail, with a release build
+	@cargo build --release -p mailfleet-cli
+	@cargo run --release -p mailfleet-tests --bin bench -- $(BENCH_ARGS)
+
+.PHONY: ci
+ci: ## What the integration server runs
+	@.ci/run

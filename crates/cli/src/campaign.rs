@@ -1,0 +1,165 @@
+//! Many recipients through `SendBatch`: in pieces, several at a time, each repeatable.
+
+use crate::{
+    api::{Api, retry_delay},
+    exit::Failure,
+};
+use anyhow::Context;
+use proto::v1::{Mail, Recipient, Refusal, SendBatchRequest, SendBatchResponse, recipient_result::Outcome};
+use serde_json::{Map, Value};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+
+/// How often one call is tried before the campaign gives up.
+const MAX_TRIES: u32 = 12;
+/// Most recipients that a file may name; each is held in memory.
+const MAX_RECIPIENTS: usize = 1_000_000;
+
+/// How a campaign is cut into calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Recipients in a call, 1 to 10,000.
+    pub recipients: usize,
+    /// Calls under way at the same time.
+    pub calls: usize,
+}
+
+/// What became of a campaign's recipients at the accept.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// The accepted calls, for cancelling.
+    pub batches: Vec<String>,
+    /// Recipient and message id.
+    pub accepted: Vec<(String, String)>,
+    /// Recipient and why not.
+    pub refused: Vec<(String, Refusal)>,
+    /// How long each call took, the last try alone.
+    pub latencies: Vec<Duration>,
+}
+
+/// Reads recipients from a CSV file: a column `email`, every other one is a variable.
+pub fn read_csv(path: &Path, shared: &Map<String, Value>) -> anyhow::Result<Vec<Recipient>> {
+    let here = || format!("cannot read {}", path.display());
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).with_context(here)?;
+    let heads = reader.headers().with_context(here)?.clone();
+    let email = heads.iter().position(|head| head.eq_ignore_ascii_case("email")).ok_or_else(|| {
+        Failure::usage(format!("{} has no column named email in its first line", path.display()))
+    })?;
+    let mut recipients = Vec::new();
+    for row in reader.records() {
+        let row = row.with_context(here)?;
+        let mut variables = shared.clone();
+        for (position, value) in row.iter().enumerate().filter(|(position, _)| *position != email) {
+            if let Some(head) = heads.get(position) {
+                variables.insert(head.to_owned(), Value::String(value.to_owned()));
+            }
+        }
+        if recipients.len() == MAX_RECIPIENTS {
+            return Err(Failure::usage(format!("{} names over {MAX_RECIPIENTS} recipients; cut it", path.display())));
+        }
+        recipients.push(Recipient {
+            email: row.get(email).unwrap_or_default().to_owned(),
+            variables_json: Value::Object(variables).to_string(),
+        });
+    }
+    if recipients.is_empty() {
+        return Err(Failure::usage(format!("{} names no recipient", path.display())));
+    }
+    Ok(recipients)
+}
+
+/// Sends one mail to all of them. `key` makes every piece repeatable; `progress` learns how many recipients have
+/// an answer.
+pub async fn send(
+    api: &Api,
+    mail: &Mail,
+    recipients: Vec<Recipient>,
+    key: &str,
+    cut: Cut,
+    mut progress: impl FnMut(usize),
+) -> anyhow::Result<Sent> {
+    let mut sent = Sent::default();
+    let mut answered = 0;
+    let mut calls = JoinSet::new();
+    let pieces: Vec<Vec<Recipient>> = recipients.chunks(cut.recipients.max(1)).map(<[Recipient]>::to_vec).collect();
+    let mut pieces = pieces.into_iter().enumerate();
+    loop {
+        while calls.len() < cut.calls
+            && let Some((number, piece)) = pieces.next()
+        {
+            let emails: Vec<String> = piece.iter().map(|recipient| recipient.email.clone()).collect();
+            let idempotency_key = format!("{key}/{number}");
+            let request = SendBatchRequest { mail: Some(mail.clone()), recipients: piece, idempotency_key };
+            let api = api.clone();
+            calls.spawn(async move { (emails, call(&api, request).await) });
+        }
+        let Some(done) = calls.join_next().await else { break };
+        let (emails, outcome) = done.context("a call was lost")?;
+        let (answer, took) = outcome?;
+        answered += emails.len();
+        sent.latencies.push(took);
+        sent.batches.push(answer.batch_id);
+        for (email, result) in emails.into_iter().zip(answer.results) {
+            match result.outcome {
+                Some(Outcome::MessageId(id)) => sent.accepted.push((email, id)),
+                Some(Outcome::Refused(why)) => sent.refused.push((email, why)),
+                None => sent.refused.push((email, Refusal::default())),
+            }
+        }
+        progress(answered);
+    }
+    Ok(sent)
+}
+
+/// One call, tried again while that can help. The key makes the repeats harmless.
+async fn call(api: &Api, request: SendBatchRequest) -> anyhow::Result<(SendBatchResponse, Duration)> {
+    let mut client = api.mail();
+    let mut tries = 0;
+    loop {
+        let begun = Instant::now();
+        match client.send_batch(request.clone()).await {
+            Ok(answer) => return Ok((answer.into_inner(), begun.elapsed())),
+            Err(status) => {
+                tries += 1;
+                match retry_delay(&status, tries) {
+                    Some(delay) if tries < MAX_TRIES => tokio::time::sleep(delay).await,
+                    _ => return Err(status).context("the campaign was refused"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("mailfleet-{name}-{}", std::process::id()));
+        std::fs::write(&path, text).expect("writes");
+        path
+    }
+
+    #[test]
+    fn every_column_but_the_address_is_a_variable() {
+        let path = file("columns", "name,Email,city\nAda, ada@example.com ,London\n");
+        let shared = Map::from_iter([("season".to_owned(), Value::from("spring")), ("city".to_owned(), "?".into())]);
+        let recipients = read_csv(&path, &shared).expect("reads");
+        assert_eq!(recipients[0].email, "ada@example.com");
+        let variables: Value = serde_json::from_str(&recipients[0].variables_json).expect("is JSON");
+        assert_eq!(variables, serde_json::json!({"name": "Ada", "city": "London", "season": "spring"}));
+        std::fs::remove_file(path).expect("removes");
+    }
+
+    #[test]
+    fn a_file_without_addresses_is_refused_by_name() {
+        for (name, text) in [("no-column", "name\nAda\n"), ("no-row", "email\n"), ("empty", "")] {
+            let path = file(name, text);
+            assert!(read_csv(&path, &Map::new()).is_err(), "{name}");
+            std::fs::remove_file(path).expect("removes");
+        }
+    }
+}

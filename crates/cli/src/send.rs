@@ -1,0 +1,196 @@
+//! `send`: one mail, or one to every line of a file.
+
+use crate::{
+    args::{LaneArg, SendArgs},
+    campaign::{self, Cut},
+    exit::{Exit, Failure},
+    output::{Output, grouped, safe},
+    reach::Reach,
+};
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use domain::BatchId;
+use proto::v1::{Address, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content};
+use serde_json::{Map, Value, json};
+use std::{fs, path::Path, time::Duration};
+
+/// A file is sent in pieces of this size, two at a time.
+const CUT: Cut = Cut { recipients: 1_000, calls: 2 };
+/// Most refused recipients that are listed for people.
+const MAX_LISTED: usize = 20;
+
+/// Sends what the command line says.
+pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
+    let variables = variables(&args.vars)?;
+    let mail = mail(&args)?;
+    let api = reach.api_for_tenant().await?;
+    let now = service::clock::now();
+    match &args.csv {
+        None => {
+            let variables_json = Value::Object(variables).to_string();
+            let recipients = args
+                .to
+                .iter()
+                .map(|to| Recipient { email: parse_address(to).email, variables_json: variables_json.clone() })
+                .collect();
+            let idempotency_key = args.idempotency_key.clone().unwrap_or_default();
+            let request = SendMessageRequest { mail: Some(mail), recipients, idempotency_key };
+            let answer = api.mail().send_message(request).await.context("the mail was refused")?.into_inner();
+            let value = json!({
+                "batch_id": answer.batch_id, "message_ids": answer.message_ids, "replayed": answer.replayed,
+            });
+            out.answer(&value, || {
+                let mut text = String::from(if answer.replayed { "accepted before:" } else { "accepted:" });
+                for id in &answer.message_ids {
+                    text.push_str(&format!("\n  {id}"));
+                }
+                text.push_str("\nfollow it with: mailfleet why MESSAGE");
+                text
+            })?;
+            Ok(Exit::Ok)
+        }
+        Some(path) => {
+            let recipients = campaign::read_csv(path, &variables)?;
+            let total = recipients.len();
+            let key = args.idempotency_key.clone().unwrap_or_else(|| BatchId::new(now).to_string());
+            let sent = campaign::send(&api, &mail, recipients, &key, CUT, |answered| {
+                out.progress(&format!("{} of {} answered", grouped(answered as i128), grouped(total as i128)));
+            })
+            .await?;
+            out.progress_done();
+            let refused: Vec<Value> = sent
+                .refused
+                .iter()
+                .map(|(email, why)| json!({"email": email, "field": why.field, "why": why.description}))
+                .collect();
+            let value = json!({
+                "accepted": sent.accepted.len(), "refused": refused, "batch_ids": sent.batches,
+                "campaign_id": mail.campaign_id,
+            });
+            out.answer(&value, || told(&sent))?;
+            Ok(if sent.refused.is_empty() { Exit::Ok } else { Exit::Finding })
+        }
+    }
+}
+
+fn told(sent: &campaign::Sent) -> String {
+    let mut text =
+        format!("{} accepted, {} refused", grouped(sent.accepted.len() as i128), grouped(sent.refused.len() as i128));
+    for (email, why) in sent.refused.iter().take(MAX_LISTED) {
+        text.push_str(&format!("\n  {}: {}", safe(email), safe(&why.description)));
+    }
+    if sent.refused.len() > MAX_LISTED {
+        text.push_str(&format!("\n  and {} more; --json lists all", sent.refused.len() - MAX_LISTED));
+    }
+    text
+}
+
+fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
+    let now = service::clock::now();
+    let content = match (&args.template, &args.raw) {
+        (Some(template), _) => Content::Template(template_ref(template)?),
+        (None, Some(raw)) => Content::RawMime(
+            fs::read(raw).with_context(|| format!("cannot read {}", raw.display()))?.into(),
+        ),
+        (None, None) => Content::Inline(InlineContent {
+            subject: args.subject.clone().unwrap_or_default(),
+            html: args.html_file.as_deref().map(text_of).transpose()?.unwrap_or_default(),
+            text: match (&args.text, &args.text_file) {
+                (Some(text), _) => text.clone(),
+                (None, Some(file)) => text_of(file)?,
+                (None, None) => String::new(),
+            },
+        }),
+    };
+    let lane = match args.lane {
+        None => Lane::Unspecified,
+        Some(LaneArg::Transactional) => Lane::Transactional,
+        Some(LaneArg::Bulk) => Lane::Bulk,
+    };
+    Ok(Mail {
+        from: args.from.as_deref().map(parse_address),
+        content: Some(content),
+        lane: lane.into(),
+        campaign_id: args.campaign.clone().unwrap_or_default(),
+        send_at: args.at.as_deref().map(|at| moment(at, now)).transpose()?.map(crate::api::stamp),
+        time_to_live: args.time_to_live.as_deref().map(span).transpose()?.map(|span| prost_types::Duration {
+            seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+            nanos: 0,
+        }),
+        ..Mail::default()
+    })
+}
+
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
+    let (name, version) = text.split_once('@').unwrap_or((text, "0"));
+    let version =
+        version.parse().map_err(|_| Failure::usage(format!("{text}: the version after @ must be a number")))?;
+    Ok(TemplateRef { template: name.to_owned(), version })
+}
+
+/// `Name <address>`, or an address alone. What is wrong with it, the service tells.
+fn parse_address(text: &str) -> Address {
+    let parts = text.trim().strip_suffix('>').and_then(|text| text.rsplit_once('<'));
+    match parts {
+        Some((name, email)) => Address {
+            email: email.trim().to_owned(),
+            name: name.trim().trim_matches('"').to_owned(),
+        },
+        None => Address { email: text.trim().to_owned(), name: String::new() },
+    }
+}
+
+fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
+    given
+        .iter()
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Value::String(value.to_owned()))),
+            _ => Err(Failure::usage(format!("--var {pair}: must be NAME=VALUE"))),
+        })
+        .collect()
+}
+
+fn span(text: &str) -> anyhow::Result<Duration> {
+    humantime::parse_duration(text).map_err(|_| Failure::usage(format!("{text}: must be a span such as 90m or 4h")))
+}
+
+/// A time, or a span from now.
+fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let span = humantime::parse_duration(text.trim_start_matches('+'))
+        .map_err(|_| Failure::usage(format!("{text}: must be a time such as 2030-01-31T08:00:00Z, or a span such as 2h")))?;
+    Ok(now + span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_author_may_have_a_name() {
+        let address = parse_address("\"News of Example\" <news@example.com>");
+        assert_eq!((address.name.as_str(), address.email.as_str()), ("News of Example", "news@example.com"));
+        assert_eq!(parse_address(" a@example.com ").email, "a@example.com");
+    }
+
+    #[test]
+    fn a_time_may_be_given_from_now() {
+        let now = DateTime::UNIX_EPOCH;
+        assert_eq!(moment("2h", now).expect("is a span"), now + Duration::from_secs(7_200));
+        assert_eq!(moment("1970-01-01T01:00:00+01:00", now).expect("is a time"), now);
+        assert!(moment("soon", now).is_err());
+    }
+
+    #[test]
+    fn a_template_may_name_its_version() {
+        assert_eq!(template_ref("welcome@3").expect("is one").version, 3);
+        assert_eq!(template_ref("welcome").expect("is one").version, 0);
+        assert!(template_ref("welcome@x").is_err());
+    }
+}

@@ -1,0 +1,38 @@
+//! What is wrong with a content, where, and what to do about it.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One thing to put right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Path of the field, as in `headers[2].name` or `mjml`.
+    pub field: String,
+    /// Line within the field, from 1, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// What is wrong with its value.
+    pub problem: String,
+    /// What would be taken instead.
+    pub fix: String,
+}
+
+impl Finding {
+    pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { field: field.into(), line: None, problem: problem.into(), fix: fix.into() }
+    }
+
+    pub(crate) fn at(mut self, line: Option<usize>) -> Self {
+        self.line = line;
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{} line {line}: {}; {}", self.field, self.problem, self.fix),
+            None => write!(f, "{}: {}; {}", self.field, self.problem, self.fix),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What authors, callers and recipients' data can do to a rendering: fail, and nothing else.
+
+use crate::common::*;
+use mailfleet_content::{Body, Limits, MailSource, NameAddr, Prepared, RenderError, TemplateSource, Unsubscribe};
+use mail_parser::MessageParser;
+use proptest::prelude::*;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Renders a text part and returns the error, which has to come soon.
+fn bomb(text: &str) -> RenderError {
+    let prepared = prepared(&inline("S", None, Some(text)));
+    let started = Instant::now();
+    let error = render(&prepared, r#"{"s":"0123456789","xs":[1,2,3]}"#).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(2), "{text}: {:?}", started.elapsed());
+    error
+}
+
+#[test]
+fn template_bombs_run_out_of_fuel() {
+    let doubling = "{% set s = s ~ s %}".repeat(60);
+    let capturing = format!("{{% set s %}}{}{{% endset %}}", "{{ s }}{{ s }}").repeat(60);
+    let wide = format!("{{% for i in range(99999) %}}{}{{% endfor %}}", "x".repeat(10_000));
+    for text in [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}",
+        "{{ 'x' * 99999999 }}",
+        "{{ [1] * 99999999 }}",
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
+        "{{ range(99999) | list | join(s) | replace('0', s) | replace('1', s * 1000) | length }}",
+        "{{ '%9999999d' | format(1) }}{{ 'x' | indent(99999999) }}",
+        "{% for i in range(9999) %}{% for j in xs | sort %}{{ (s * 9999) | upper | length }}{% endfor %}{% endfor %}",
+        &doubling,
+        &capturing,
+        &wide,
+    ] {
+        let error = bomb(text);
+        let limited = matches!(error, RenderError::Limit { limit: "fuel" | "octets", .. });
+        assert!(limited || matches!(error, RenderError::Template { .. }), "{text}: {error}");
+    }
+}
+
+#[test]
+fn recursion_ends_at_its_limit() {
+    let error = bomb("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}");
+    assert!(matches!(error, RenderError::Limit { .. } | RenderError::Template { .. }), "{error}");
+    let nested = format!("{}x{}", "{% if true %}".repeat(10_000), "{% endif %}".repeat(10_000));
+    assert!(!inline("S", None, Some(&nested)).validate(&Limits::default()).is_empty());
+    let deep = format!("{{{{ {}1{} }}}}", "(".repeat(20_000), ")".repeat(20_000));
+    assert!(!inline("S", None, Some(&deep)).validate(&Limits::default()).is_empty());
+}
+
+#[test]
+fn nothing_outside_can_be_reached() {
+    for text in [
+        "{% include 'x' %}",
+        "{% import 'x' as y %}",
+        "{% extends 'x' %}",
+        "{{ now() }}",
+        "{{ debug() }}",
+        "{{ env('HOME') }}",
+        "{{ s | pprint }}",
+        "{{ random() }}",
+    ] {
+        let source = inline("S", None, Some(text));
+        let refused = !source.validate(&Limits::default()).is_empty();
+        assert!(refused || render(&prepared(&source), r#"{"s":1}"#).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn markup_nested_too_deep_is_refused_before_it_is_walked() {
+    let html = "<div>".repeat(50_000);
+    let findings = template("S", &html).compile(&Limits::default()).unwrap_err();
+    assert_eq!(findings[0].field, "html");
+    assert!(!inline("S", Some(&html), None).validate(&Limits::default()).is_empty());
+    let mjml = format!("<mjml><mj-body>{}</mj-body></mjml>", "<mj-wrapper>".repeat(20_000));
+    let source = TemplateSource { subject: "S".into(), mjml: Some(mjml), ..TemplateSource::default() };
+    assert_eq!(source.compile(&Limits::default()).unwrap_err()[0].field, "mjml");
+    // As deep as is allowed is walked without trouble, on the small stack that a test has.
+    let html = format!("{}x{}", "<div>".repeat(100), "</div>".repeat(100));
+    assert!(render(&prepared_template(&template("S", &html)), "").is_ok());
+}
+
+#[test]
+fn no_field_takes_a_line_break() {
+    let limits = Limits::default();
+    let fields = |source: &MailSource| {
+        source.validate(&limits).into_iter().map(|finding| finding.field).collect::<Vec<_>>()
+    };
+    let mut source = inline("a\r\nBcc: x@evil.test", None, Some("T"));
+    source.from.name = Some("Ann\r\nBcc: x@evil.test".into());
+    source.reply_to = vec![NameAddr { name: Some("a\u{202e}b".into()), mailbox: mailbox("a@example.com") }];
+    source.headers = vec![
+        ("X-A\r\nBcc".into(), "x".into()),
+        ("X-B".into(), "a\nb".into()),
+        ("Bcc".into(), "x@evil.test".into()),
+        ("List-Unsubscribe".into(), "<https://x.test>".into()),
+        ("X-C".into(), "{{ open".into()),
+    ];
+    source.unsubscribe = Some(Unsubscribe {
+        url: Some("https://a.test/> <b".into()),
+        mailto: Some("a@b.test\r\nBcc:x@y.test".into()),
+        one_click: true,
+    });
+    source.list_id = Some("a\r\nb".into());
+    assert_eq!(
+        fields(&source),
+        [
+            "from.name",
+            "reply_to[0].name",
+            "headers[0].name",
+            "headers[1].value",
+            "headers[2].name",
+            "headers[3].name",
+            "headers[4].value",
+            "body.subject",
+            "unsubscribe.url",
+            "unsubscribe.mailto",
+            "list_id",
+        ]
+    );
+    let mut foreign = inline("S", None, Some("T"));
+    foreign.from.mailbox = mailbox("ann@other.test");
+    assert_eq!(fields(&foreign), ["from.mailbox"]);
+}
+
+#[test]
+fn a_variable_cannot_inject_a_header() {
+    let mut source = inline("Hi {{ name }}", Some("<p>{{ name }}</p>"), None);
+    let evil = json!({ "name": "x\r\nBcc: eve@evil.test\r\n\r\nbody" }).to_string();
+    let error = render(&prepared(&source), &evil).unwrap_err();
+    assert_eq!(error, RenderError::Header { field: "subject".into(), problem: "holds a line break" });
+
+    source = inline("S", None, Some("{{ name }}"));
+    source.headers = vec![("X-Name".into(), "for {{ name }}".into())];
+    let error = render(&prepared(&source), &evil).unwrap_err();
+    assert_eq!(error, RenderError::Header { field: "headers[0].value".into(), problem: "holds a line break" });
+
+    source.headers.clear();
+    source.unsubscribe = Some(Unsubscribe { url: Some("https://{{ name }}".into()), ..Unsubscribe::default() });
+    let error = render(&prepared(&source), r#"{"name":"a.test>,<https://b.test"}"#).unwrap_err();
+    assert!(matches!(&error, RenderError::Header { field, .. } if field == "unsubscribe.url"));
+}
+
+#[test]
+fn variables_are_a_bounded_json_object() {
+    let prepared = prepared(&inline("S", None, Some("T")));
+    assert_eq!(render(&prepared, "[1]").unwrap_err().reason(), "variables");
+    assert_eq!(render(&prepared, "{\"a\":").unwrap_err().reason(), "variables");
+    assert_eq!(render(&prepared, &format!("{{\"a\":{}}}", "[".repeat(30_000))).unwrap_err().reason(), "variables");
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(70_000));
+    assert_eq!(render(&prepared, &large).unwrap_err().reason(), "limit");
+}
+
+#[test]
+fn findings_name_the_part_the_line_and_the_way_out() {
+    let check = |source: &TemplateSource, field: &str, line: Option<usize>| {
+        let findings = source.compile(&Limits::default()).unwrap_err();
+        assert_eq!((findings[0].field.as_str(), findings[0].line), (field, line), "{findings:?}");
+        assert!(!findings[0].fix.is_empty());
+    };
+    check(&template("", "<p>x</p>"), "subject", None);
+    check(&template("S", "<p>\n{{ a b }}</p>"), "html", Some(2));
+    check(&template("S", "<p>{% if a %}</p>"), "html", Some(1));
+    check(&template("{{ a | nosuch }}", "<p>x</p>"), "subject", Some(1));
+    let mjml = |text: &str| TemplateSource { subject: "S".into(), mjml: Some(text.into()), ..TemplateSource::default() };
+    check(&mjml("<mjml>\n<mj-body>\n{{ x }}\n<mj-text></mj-body></mjml>"), "mjml", Some(4));
+    check(&mjml("<p>x</p>"), "mjml", None);
+    check(&mjml("<mjml><mj-body><mj-include path=\"/etc/passwd\" /></mj-body></mjml>"), "mjml", Some(1));
+    check(&TemplateSource { subject: "S".into(), ..TemplateSource::default() }, "html", None);
+}
+
+#[test]
+fn html_is_escaped_and_text_is_not() {
+    let prepared = prepared(&inline("{{ x }}", Some("<p title=\"{{ x }}\">{{ x }}</p>"), Some("{{ x }}")));
+    let rendered = render(&prepared, r#"{"x":"<i>\"&'"}"#).unwrap();
+    let mail = MessageParser::new().parse(&rendered.mime[..]).unwrap();
+    assert_eq!(mail.subject(), Some("<i>\"&'"));
+    assert_eq!(mail.body_text(0).unwrap(), "<i>\"&'");
+    assert_eq!(mail.body_html(0).unwrap(), "<p title=\"&lt;i&gt;&quot;&amp;&#x27;\">&lt;i&gt;&quot;&amp;&#x27;</p>");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_value_of_a_variable_reads_back(value in "(\\PC|[\t\n=.-]|\r\n|é|漢){0,300}") {
+        let prepared = prepared(&inline("S", Some("<p>{{ x }}</p>"), Some("{{ x }}")));
+        let rendered = render(&prepared, &json!({ "x": value }).to_string()).unwrap();
+        assert_strict(&rendered.mime);
+        let mail = MessageParser::new().parse(&rendered.mime[..]).unwrap();
+        let text = mail.parts[1].text_contents().unwrap();
+        prop_assert_eq!(text.replace("\r\n", "\n"), value.replace("\r\n", "\n"));
+    }
+
+    #[test]
+    fn no_source_makes_the_compiler_panic(html in "([<>/{}%#\"'= a-z!-]|<table>|<mj-text>|\\{\\{ x \\}\\}|\\{% if x %\\}|\\{% endif %\\}|<!--|-->|<style>|é){0,60}") {
+        let limits = Limits::default();
+        let compiled = template("S", &html).compile(&limits);
+        let mjml = TemplateSource { subject: "S".into(), mjml: Some(html.clone()), ..TemplateSource::default() };
+        let _ = mjml.compile(&limits);
+        let _ = inline(&html, Some(&html), None).validate(&limits);
+        if let Ok(compiled) = compiled {
+            let mail = source(Body::Template { content: content_id() });
+            let prepared = Prepared::new(&mail, Some(&compiled), None, &limits).unwrap();
+            if let Ok(rendered) = render(&prepared, r#"{"x":1}"#) {
+                assert_strict(&rendered.mime);
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The crate from outside: what a reader, a verifier and an attacker see.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod common;
+mod dkim;
+mod hostile;
+mod render;

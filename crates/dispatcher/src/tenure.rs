@@ -1,0 +1,111 @@
+//! What the loops of one tenure share, and how each of them goes round.
+
+use crate::{DispatcherConfig, Metrics};
+use bus::Bus;
+use domain::ShardCount;
+use service::{Backoff, Chain};
+use std::{error::Error, time::Duration};
+use store::Store;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// One tenure of the lease.
+pub(crate) struct Tenure<'a> {
+    pub(crate) config: &'a DispatcherConfig,
+    pub(crate) store: &'a Store,
+    pub(crate) bus: &'a Bus,
+    pub(crate) shards: ShardCount,
+    pub(crate) metrics: &'a Metrics,
+    /// Asks the loops to end after what they are at.
+    pub(crate) stop: CancellationToken,
+    /// Whether the bus takes work.
+    pub(crate) bus_up: watch::Sender<bool>,
+    /// The bus should be looked at now: a publish failed.
+    pub(crate) bus_suspect: Notify,
+    /// Messages are to be repaired now: the bus lost what it held.
+    pub(crate) repair_now: Notify,
+    /// Something rests that is due now.
+    pub(crate) look_now: Notify,
+}
+
+impl<'a> Tenure<'a> {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// The bus did not take a chunk for another reason than being full: nothing is released until it is known
+    /// to be well.
+    pub(crate) fn suspect_bus(&self) {
+        self.bus_up.send_replace(false);
+        self.metrics.bus_up.set(0);
+        self.bus_suspect.notify_one();
+    }
+
+    /// Does `work` now and then every `interval`, or when woken, until the end of the tenure. What fails is told
+    /// once and tried again with growing pauses.
+    pub(crate) async fn every<E: Error>(
+        &self,
+        what: &'static str,
+        interval: Duration,
+        wake: Option<&Notify>,
+        mut work: impl AsyncFnMut() -> Result<(), E>,
+    ) {
+        let mut streak = Streak::new(what);
+        let mut next = Instant::now();
+        while !self.is_stopping() {
+            let woken = async {
+                match wake {
+                    Some(wake) => wake.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep_until(next) => {}
+                () = woken => {}
+            }
+            next = match work().await {
+                Ok(()) => {
+                    streak.worked();
+                    Instant::now() + interval
+                }
+                Err(error) => Instant::now() + streak.failed(&error).max(interval.min(Streak::PAUSES.max)),
+            };
+        }
+    }
+}
+
+/// Failures in a row of one loop.
+pub(crate) struct Streak {
+    what: &'static str,
+    failures: u32,
+}
+
+impl Streak {
+    const PAUSES: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2) };
+
+    pub(crate) const fn new(what: &'static str) -> Self {
+        Self { what, failures: 0 }
+    }
+
+    /// Tells of the first failure and returns the pause before the next try.
+    pub(crate) fn failed(&mut self, error: &dyn Error) -> Duration {
+        if self.failures == 0 {
+            tracing::warn!(what = self.what, error = %Chain(error), "fails and is tried again");
+        }
+        let pause = Self::PAUSES.pause(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    /// Tells of the recovery, if there was a failure.
+    pub(crate) fn worked(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(what = self.what, failures = self.failures, "works again");
+            self.failures = 0;
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The gate in front of every call of the API: the caller is known, the number of calls is bounded and the
+//! deadline is set before the first octet of a request's body is read.
+
+use crate::{
+    Fault,
+    auth::KeyRing,
+    metrics::{Metrics, RefusalLabels},
+    status::reason_name,
+};
+use http::{HeaderMap, Request, Response};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+/// Paths of the API; health and reflection need no key.
+const API: &str = "/mailfleet.v1.";
+/// The call that lasts: only its start has a deadline of the server's.
+const STREAM: &str = "/mailfleet.v1.MailService/StreamMessages";
+/// How long before the caller's deadline the answer is given up, so that it is ours and names the right code.
+const MARGIN: Duration = Duration::from_millis(10);
+
+/// What the gate lets through.
+pub struct Gate {
+    /// Who calls.
+    pub keys: Arc<KeyRing>,
+    /// Calls at the same time.
+    pub calls: Arc<Semaphore>,
+    /// Longest time for one call.
+    pub call_timeout: Duration,
+    /// When a refused caller may come back.
+    pub retry_after: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Puts the gate in front of a service.
+#[derive(Clone)]
+pub struct GateLayer(pub Arc<Gate>);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { inner, gate: self.0.clone() }
+    }
+}
+
+/// A service behind the gate.
+#[derive(Clone)]
+pub struct Gated<S> {
+    inner: S,
+    gate: Arc<Gate>,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The one that is ready goes; its clone stays for the next call.
+        let fresh = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        if !request.uri().path().starts_with(API) {
+            return Box::pin(inner.call(request));
+        }
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let limit = deadline(request.headers(), gate.call_timeout);
+            let Ok(_permit) = gate.calls.clone().try_acquire_owned() else {
+                return Ok(gate.refuse(Fault::Overloaded { retry_after: gate.retry_after }));
+            };
+            let caller = match tokio::time::timeout(limit, gate.keys.caller(request.headers())).await {
+                Ok(Ok(caller)) => caller,
+                Ok(Err(fault)) => return Ok(gate.refuse(fault)),
+                Err(_) => return Ok(gate.refuse(Fault::DeadlineExceeded)),
+            };
+            request.extensions_mut().insert(caller);
+            if path == STREAM {
+                return inner.call(request).await;
+            }
+            match tokio::time::timeout(limit, inner.call(request)).await {
+                Ok(answer) => {
+                    if let Ok(response) = &answer {
+                        gate.count(response);
+                    }
+                    answer
+                }
+                Err(_) => Ok(gate.refuse(Fault::DeadlineExceeded)),
+            }
+        })
+    }
+}
+
+impl Gate {
+    fn refuse(&self, fault: Fault) -> Response<Body> {
+        let response = Status::from(fault).into_http();
+        self.count(&response);
+        response
+    }
+
+    /// Every refusal is counted here, whichever handler made it.
+    fn count(&self, response: &Response<Body>) {
+        let Some(status) = response.extensions().get::<Status>() else { return };
+        use tonic_types::StatusExt;
+        let reason = status.get_details_error_info().map_or_else(String::new, |info| info.reason);
+        let known = (0..).map_while(|code| proto::v1::ErrorReason::try_from(code).ok()).map(reason_name);
+        let reason = known.into_iter().find(|name| *name == reason).unwrap_or("OTHER");
+        self.metrics.refusals.get_or_create(&RefusalLabels { reason }).inc();
+    }
+}
+
+/// The caller's `grpc-timeout`, less a margin, but never more than the server's own limit.
+fn deadline(headers: &HeaderMap, most: Duration) -> Duration {
+    let asked = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
+    let Some(asked) = asked else { return most };
+    asked.saturating_sub(MARGIN.min(asked / 10)).min(most)
+}
+
+/// Up to 8 digits and a unit, as the gRPC protocol writes a time-out.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().last().filter(char::is_ascii)?;
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(count * 3600)),
+        'M' => Some(Duration::from_secs(count * 60)),
+        'S' => Some(Duration::from_secs(count)),
+        'm' => Some(Duration::from_millis(count)),
+        'u' => Some(Duration::from_micros(count)),
+        'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_the_callers_but_never_above_the_servers() {
+        let with = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", http::HeaderValue::from_static(value));
+            deadline(&headers, Duration::from_secs(30))
+        };
+        assert_eq!(with("99999999H"), Duration::from_secs(30));
+        assert_eq!(with("1S"), Duration::from_millis(990));
+        assert_eq!(with("50m"), Duration::from_millis(45));
+        assert_eq!(with("0n"), Duration::ZERO);
+        for bad in ["", "S", "-1S", "123456789S", "1x", "1.5S"] {
+            assert_eq!(with(bad), Duration::from_secs(30), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! From a request to an accepted call: what is looked at, in which order, and what is made of it.
+//!
+//! First the request by itself, with every fault at once; then what it names in the database; then its content, which
+//! only now can be seen as a whole. Nothing is stored before all of it has passed.
+
+use crate::{
+    Fault,
+    accept::{Accepted, Acceptor},
+    clock::Clock,
+    holds::Holds,
+    metrics::Metrics,
+    names::Names,
+    sites::Sites,
+    validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
+};
+use chrono::{DateTime, Utc};
+use content::{Body, Limits, MailSource, ReturnPath};
+use domain::{BatchId, ContentId, Lane, MessageId, SiteId, TenantId};
+use prost::Message;
+use proto::v1::{self, ErrorReason};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use store::{AcceptCall, ContentKind, Idempotency, NewContent, NewMessage};
+
+/// Contents above this are looked at off the reactor, since that takes milliseconds.
+const LARGE: usize = 16 * 1024;
+/// Most contents remembered as good; above it all are forgotten.
+const MAX_GOOD: usize = 100_000;
+
+/// What differs between the calls that take mail in.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Names the call in the digest of its request.
+    name: &'static str,
+    lane: Lane,
+    max_recipients: usize,
+    /// Whether bad recipients are refused beside good ones.
+    partial: bool,
+}
+
+impl Kind {
+    /// One mail to a few: all or nothing.
+    pub const MESSAGE: Self = Self {
+        name: "message",
+        lane: Lane::Transactional,
+        max_recipients: validate::MAX_MESSAGE,
+        partial: false,
+    };
+    /// One mail to many: each recipient by itself.
+    pub const BATCH: Self =
+        Self { name: "batch", lane: Lane::Bulk, max_recipients: validate::MAX_BATCH, partial: true };
+}
+
+/// A refused recipient of an accepted call.
+pub type Refused = (u32, Violation);
+
+/// An accepted call.
+#[derive(Debug)]
+pub struct Taken {
+    /// The call.
+    pub batch: BatchId,
+    /// How many recipients it named.
+    pub size: u32,
+    /// Those that were refused, by position.
+    pub refused: Vec<Refused>,
+    /// Whether this is the answer to an earlier call.
+    pub replayed: bool,
+}
+
+/// Takes mail in.
+pub struct Intake {
+    /// The group commit.
+    pub acceptor: Acceptor,
+    /// The time.
+    pub clock: Clock,
+    /// What calls name.
+    pub names: Arc<Names>,
+    /// The sites of recipients.
+    pub sites: Sites,
+    /// What keeps mail from going straight.
+    pub holds: Arc<Holds>,
+    /// Bounds on contents.
+    pub limits: Limits,
+    /// How long answers are kept.
+    pub idempotency_term: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Contents that have passed before.
+    pub good: Good,
+}
+
+/// Contents that have passed.
+#[derive(Default)]
+pub struct Good(RwLock<HashSet<ContentId>>);
+
+impl Good {
+    fn has(&self, id: ContentId) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    fn add(&self, id: ContentId) {
+        let mut good = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if good.len() >= MAX_GOOD {
+            good.clear();
+        }
+        good.insert(id);
+    }
+}
+
+impl Intake {
+    /// Takes one call in; returns after its commit.
+    ///
+    /// # Errors
+    /// When it is refused, as a whole.
+    pub async fn take(&self, tenant: TenantId, kind: Kind, request: v1::SendBatchRequest) -> Result<Taken, Fault> {
+        let now = self.clock.now();
+        let mut faults = Faults::default();
+        let key = faults.take(validate::idempotency_key("idempotency_key", &request.idempotency_key)).flatten();
+        let idempotency = key.map(|key| Idempotency {
+            key,
+            digest: digest(kind.name, &request),
+            expires_at: now + self.idempotency_term,
+        });
+        let size = u32::try_from(request.recipients.len()).unwrap_or(u32::MAX);
+        let draft = validate::mail(&mut faults, request.mail, kind.lane, now);
+        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients));
+        let recipients = recipients.map(|mut looked| {
+            if !kind.partial {
+                looked.refused.drain(..).for_each(|(_, violation)| faults.push(violation));
+            }
+            looked
+        });
+        let (draft, recipients) = faults.finish(draft.zip(recipients))?;
+        if recipients.accepted.is_empty() {
+            return Err(Fault::NoRecipientLeft(recipients.refused.into_iter().map(|(_, fault)| fault).collect()));
+        }
+        let (content, contents) = self.content(tenant, &draft).await?;
+        let batch = BatchId::new(self.clock.machine_now());
+        let call = AcceptCall {
+            tenant,
+            campaign: draft.campaign,
+            batch,
+            size,
+            refused: to_stored(&recipients.refused),
+            idempotency,
+            contents,
+            messages: self.messages(tenant, &draft, batch, content, recipients.accepted, now).await,
+        };
+        match self.acceptor.accept(call).await? {
+            Accepted::Fresh => {
+                self.metrics.recipients_refused.inc_by(u64::try_from(recipients.refused.len()).unwrap_or(0));
+                Ok(Taken { batch, size, refused: recipients.refused, replayed: false })
+            }
+            Accepted::Replayed(replay) => Ok(Taken {
+                batch: replay.batch,
+                size: replay.size,
+                refused: from_stored(&replay.refused),
+                replayed: true,
+            }),
+        }
+    }
+
+    /// The content of kind mail, and the contents that come along.
+    async fn content(&self, tenant: TenantId, draft: &MailDraft) -> Result<(ContentId, Vec<NewContent>), Fault> {
+        let identity = self.names.identity(tenant, &draft.from.mailbox.domain()).await?;
+        let mut contents = Vec::with_capacity(2);
+        let mut raw = None;
+        let body = match &draft.content {
+            ContentDraft::Template { template, version } => {
+                Body::Template { content: self.names.version(tenant, template, *version).await? }
+            }
+            ContentDraft::Inline { subject, html, text } => {
+                Body::Inline { subject: subject.clone(), html: html.clone(), text: text.clone() }
+            }
+            ContentDraft::Raw(octets) => {
+                let id = ContentId::of(tenant, &[b"raw", octets]);
+                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec() });
+                raw = Some(octets.clone());
+                Body::Raw { content: id }
+            }
+        };
+        let source = MailSource {
+            from: draft.from.clone(),
+            reply_to: draft.reply_to.clone(),
+            to_header: draft.to_header.clone(),
+            cc_header: draft.cc_header.clone(),
+            headers: draft.headers.clone(),
+            body,
+            unsubscribe: draft.unsubscribe.clone(),
+            list_id: draft.list_id.clone(),
+            feedback_id: None,
+            lane: draft.lane,
+            return_path: ReturnPath::PerMessage(identity.return_path),
+            signing_domain: identity.signing,
+        };
+        let stored = serde_json::to_vec(&source).map_err(|error| Fault::Internal(Box::new(error)))?;
+        let id = ContentId::of(tenant, &[b"mail", &stored]);
+        if !self.good.has(id) {
+            let limits = self.limits.clone();
+            let weight = stored.len() + raw.as_ref().map_or(0, bytes::Bytes::len);
+            let look = move || {
+                let mut findings = source.validate(&limits);
+                if let Some(raw) = &raw {
+                    findings.extend(content::validate_raw(&source, raw, &limits));
+                }
+                findings
+            };
+            let findings = if weight > LARGE {
+                tokio::task::spawn_blocking(look).await.map_err(|error| Fault::Internal(Box::new(error)))?
+            } else {
+                look()
+            };
+            if !findings.is_empty() {
+                let told = |finding| Violation::from_finding(api_field(&finding.field, &draft.content), finding);
+                return Err(Fault::Invalid(findings.iter().map(told).collect()));
+            }
+            self.good.add(id);
+        }
+        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored });
+        Ok((id, contents))
+    }
+
+    async fn messages(
+        &self,
+        tenant: TenantId,
+        draft: &MailDraft,
+        batch: BatchId,
+        content: ContentId,
+        recipients: Vec<validate::Accepted>,
+        now: DateTime<Utc>,
+    ) -> Vec<NewMessage> {
+        let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
+        let sites: Vec<SiteId> = recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect();
+        let straight = draft.lane == Lane::Transactional && draft.times.send_at.is_none();
+        let message = |(recipient, site): (validate::Accepted, SiteId)| {
+            let goes = straight && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
+            NewMessage {
+                id: MessageId::of_batch(batch, recipient.position),
+                content,
+                recipient: recipient.mailbox,
+                variables: recipient.variables,
+                lane: draft.lane,
+                site,
+                due: (!goes).then(|| draft.times.send_at.unwrap_or(now)),
+                expires_at: draft.times.expires_at,
+            }
+        };
+        recipients.into_iter().zip(sites).map(message).collect()
+    }
+}
+
+/// What tells a repeat from another request under the same key. The encoding of a message without maps is the same
+/// for the same message.
+fn digest(name: &str, request: &v1::SendBatchRequest) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(name.as_bytes());
+    hash.update(request.encode_to_vec());
+    hash.finalize().into()
+}
+
+/// The refused recipients as they are kept: `[[position, reason, field, description], ...]`.
+fn to_stored(refused: &[Refused]) -> serde_json::Value {
+    refused
+        .iter()
+        .map(|(position, violation)| {
+            serde_json::json!([position, i32::from(violation.reason), violation.field, violation.description])
+        })
+        .collect()
+}
+
+fn from_stored(refused: &serde_json::Value) -> Vec<Refused> {
+    type Row = (u32, i32, String, String);
+    let rows: Vec<Row> = serde::Deserialize::deserialize(refused).unwrap_or_default();
+    rows.into_iter()
+        .map(|(position, reason, field, description)| {
+            let reason = ErrorReason::try_from(reason).unwrap_or(ErrorReason::FieldInvalid);
+            (position, Violation::of(reason, field, description))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refused_are_told_again_as_they_were() {
+        let refused = vec![(3, Violation::of(ErrorReason::RecipientInvalid, "recipients[3].email", "is empty"))];
+        assert_eq!(from_stored(&to_stored(&refused)), refused);
+        assert_eq!(from_stored(&serde_json::Value::Null), Vec::new());
+    }
+
+    #[test]
+    fn another_body_or_another_call_has_another_digest() {
+        let request = |email: &str| v1::SendBatchRequest {
+            recipients: vec![v1::Recipient { email: email.to_owned(), variables_json: String::new() }],
+            idempotency_key: "k".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(digest("batch", &request("a@example.com")), digest("batch", &request("a@example.com")));
+        assert_ne!(digest("batch", &request("a@example.com")), digest("batch", &request("b@example.com")));
+        assert_ne!(digest("batch", &request("a@example.com")), digest("message", &request("a@example.com")));
+    }
+}

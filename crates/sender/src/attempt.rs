@@ -1,0 +1,246 @@
+//! One attempt at one letter, and what it came to.
+
+use crate::{
+    Office,
+    journal::Ticket,
+    letters::Claimed,
+    route::{NoSession, Session},
+    tenure::Tenure,
+};
+use bus::Job;
+use domain::{BounceClass, SmtpReply, Stage, Verdict, classify, fact::FactDetail, text::sanitise};
+use smtp::client::{Abort, Attempt, ConnectError, Envelope, Reply, Stage as WireStage, WireError};
+use std::time::{Duration, Instant};
+use store::{Outcome, What};
+
+/// Longest text kept of a reply or reason, in characters.
+const MAX_TEXT: usize = 500;
+
+/// What an attempt came to, for the record and for the pace of its site.
+pub(crate) struct Done {
+    pub(crate) outcome: Outcome,
+    /// The journal's line, when a dot was sent.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) mood: Mood,
+}
+
+/// What an attempt tells about its site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// It works.
+    Answers,
+    /// It does not, or asks to slow down.
+    Fails,
+    /// Nothing: the attempt ended for a reason of our own.
+    Silent,
+}
+
+/// Hands a letter to an open session. `None`: nothing was sent because the session had died while it rested; another
+/// one may be tried at once.
+pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session, claimed: &Claimed) -> Option<Done> {
+    let letter = &claimed.letter;
+    let job = &letter.job;
+    let begun = Instant::now();
+    let Some(body) = &letter.mime else {
+        // The desk renders references before it claims them.
+        return Some(given_back(office, tenure, claimed, Duration::ZERO));
+    };
+    let envelope = Envelope { sender: &letter.sender, recipient: &job.recipient, smtputf8: letter.smtputf8 };
+    let mut ticket = None;
+    let attempt = session
+        .connection
+        .send(&envelope, body, || {
+            if !tenure.is_live() {
+                return Err(Abort("the lease of the shard is over"));
+            }
+            match office.journal.dot(job.message, job.release, tenure.lease.epoch) {
+                Ok(line) => ticket = Some(line),
+                Err(error) => {
+                    tracing::error!(%error, "cannot write to the journal; nothing is sent without it");
+                    return Err(Abort("the journal cannot be written"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    let mut detail = base(office, job, &session.host);
+    detail.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+    detail.tls = session.connection.is_tls().then(|| "tls".to_owned());
+    let (what, mood) = match attempt {
+        Attempt::NotStarted(_) if session.connection.messages_sent() > 0 => return None,
+        Attempt::NotStarted(error) => cut(office, job, &error, &mut detail),
+        Attempt::Delivered(reply) => {
+            answered(&mut detail, &SmtpReply::new(reply.code, &reply.text));
+            (What::Delivered, Mood::Answers)
+        }
+        Attempt::Refused { stage, reply } => refused(office, job, stage, &reply, &mut detail),
+        Attempt::Unsendable(reason) => {
+            answered(&mut detail, &SmtpReply::new(reason.as_reply().code, &reason.as_reply().text));
+            detail.class = Some(BounceClass::BadConfiguration.as_str().to_owned());
+            (What::Bounced, Mood::Silent)
+        }
+        Attempt::CutBeforeDot(error) => cut(office, job, &error, &mut detail),
+        Attempt::NoReplyAfterDot(error) => {
+            detail.text = Some(sanitise(&format!("no reply after the final dot: {error}"), MAX_TEXT));
+            (What::InDoubt, Mood::Fails)
+        }
+    };
+    let outcome = outcome(tenure, job, what, detail);
+    if ticket.is_some() {
+        office.journal.reply(&outcome);
+    }
+    Some(Done { outcome, ticket, mood })
+}
+
+/// What becomes of a letter for which no session came about.
+pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claimed, reason: &NoSession) -> Done {
+    let job = &claimed.letter.job;
+    let mut detail = base(office, job, "");
+    detail.host = None;
+    let (what, mood) = match reason {
+        NoSession::Resolve(error) => {
+            detail.text = Some(sanitise(&error.to_string(), MAX_TEXT));
+            if error.is_permanent() {
+                detail.class = Some(BounceClass::BadDomain.as_str().to_owned());
+                (What::Bounced, Mood::Silent)
+            } else {
+                detail.class = Some(BounceClass::DnsFailure.as_str().to_owned());
+                (deferred(office, job, None, &mut detail), Mood::Fails)
+            }
+        }
+        NoSession::Connect { host, source } => {
+            detail.host = Some(host.clone());
+            match (source.reply(), source) {
+                (Some(reply), ConnectError::Refused { stage, .. }) => {
+                    let reply = SmtpReply::new(reply.code, &reply.text);
+                    answered(&mut detail, &reply);
+                    let verdict = classify(stage_of(*stage), &reply);
+                    detail.class = verdict.class().map(|class| class.as_str().to_owned());
+                    let wait = match verdict {
+                        Verdict::Defer { stated_wait, .. } => stated_wait,
+                        // A host that refuses us at the door says nothing about the recipient: another may take it.
+                        Verdict::Bounce { .. } | Verdict::Delivered => None,
+                    };
+                    (deferred(office, job, wait, &mut detail), Mood::Fails)
+                }
+                _ => {
+                    detail.class = Some(BounceClass::NoAnswerFromHost.as_str().to_owned());
+                    detail.text = Some(sanitise(&chain(source), MAX_TEXT));
+                    (deferred(office, job, None, &mut detail), Mood::Fails)
+                }
+            }
+        }
+        NoSession::Plain { host } => {
+            detail.host = Some(host.clone());
+            detail.class = Some(BounceClass::BadConfiguration.as_str().to_owned());
+            detail.text = Some(sanitise(&reason.to_string(), MAX_TEXT));
+            (deferred(office, job, None, &mut detail), Mood::Fails)
+        }
+    };
+    Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood }
+}
+
+/// A claimed letter that was never tried: it rests again and no attempt is counted.
+pub(crate) fn given_back(office: &Office, tenure: &Tenure, claimed: &Claimed, wait: Duration) -> Done {
+    let job = &claimed.letter.job;
+    let detail = base(office, job, "");
+    let outcome = outcome(tenure, job, What::GivenBack { wait }, detail);
+    Done { outcome, ticket: None, mood: Mood::Silent }
+}
+
+fn refused(office: &Office, job: &Job, stage: WireStage, reply: &Reply, detail: &mut FactDetail) -> (What, Mood) {
+    let reply = SmtpReply::new(reply.code, &reply.text);
+    answered(detail, &reply);
+    let verdict = classify(stage_of(stage), &reply);
+    detail.class = verdict.class().map(|class| class.as_str().to_owned());
+    let slower = verdict.class().is_some_and(BounceClass::asks_to_slow_down) || reply.code() == 421;
+    let mood = if slower { Mood::Fails } else { Mood::Answers };
+    let what = match verdict {
+        Verdict::Defer { stated_wait, .. } => deferred(office, job, stated_wait, detail),
+        Verdict::Bounce { .. } => What::Bounced,
+        // A positive reply is never a refusal; whatever it was, the receiver does not keep to the protocol.
+        Verdict::Delivered => deferred(office, job, None, detail),
+    };
+    (what, mood)
+}
+
+/// The session broke before a dot went out.
+fn cut(office: &Office, job: &Job, error: &WireError, detail: &mut FactDetail) -> (What, Mood) {
+    if error.is_ours() {
+        return (What::GivenBack { wait: Duration::ZERO }, Mood::Silent);
+    }
+    if let WireError::GoneAway(reply) = error {
+        let reply = SmtpReply::new(reply.code, &reply.text);
+        answered(detail, &reply);
+        let verdict = classify(Stage::MailFrom, &reply);
+        detail.class = verdict.class().map(|class| class.as_str().to_owned());
+        let wait = if let Verdict::Defer { stated_wait, .. } = verdict { stated_wait } else { None };
+        return (deferred(office, job, wait, detail), Mood::Fails);
+    }
+    let class = match error {
+        WireError::Protocol { .. } => BounceClass::ProtocolErrors,
+        _ => BounceClass::BadConnection,
+    };
+    detail.class = Some(class.as_str().to_owned());
+    detail.text = Some(sanitise(&chain(error), MAX_TEXT));
+    (deferred(office, job, None, detail), Mood::Fails)
+}
+
+fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut FactDetail) -> What {
+    let wait = office.config.retry.next_attempt(job.attempt + 1, stated, job.message);
+    detail.next_at = chrono::Duration::from_std(wait).ok().map(|wait| service::clock::now() + wait);
+    What::Deferred { wait }
+}
+
+fn base(office: &Office, job: &Job, host: &str) -> FactDetail {
+    FactDetail {
+        attempt: Some(job.attempt.saturating_add(1)),
+        route: Some(office.route.name().to_owned()),
+        host: (!host.is_empty()).then(|| host.to_owned()),
+        ..FactDetail::default()
+    }
+}
+
+fn answered(detail: &mut FactDetail, reply: &SmtpReply) {
+    detail.code = Some(reply.code());
+    detail.enhanced = reply.enhanced().map(|status| status.to_string());
+    detail.text = Some(sanitise(reply.text(), MAX_TEXT));
+}
+
+fn outcome(tenure: &Tenure, job: &Job, what: What, detail: FactDetail) -> Outcome {
+    Outcome {
+        message: job.message,
+        release: job.release,
+        epoch: tenure.lease.epoch,
+        queue: job.queue,
+        site: job.site.clone(),
+        what,
+        detail,
+    }
+}
+
+/// Where domain's rules see a stage of the wire.
+fn stage_of(stage: WireStage) -> Stage {
+    match stage {
+        WireStage::Connect | WireStage::Banner => Stage::Greeting,
+        WireStage::Ehlo => Stage::Hello,
+        WireStage::StartTls => Stage::StartTls,
+        WireStage::Auth => Stage::Auth,
+        WireStage::Reset | WireStage::Mail | WireStage::Quit => Stage::MailFrom,
+        WireStage::Rcpt => Stage::RcptTo,
+        WireStage::Data | WireStage::Body => Stage::Data,
+        WireStage::Dot => Stage::Dot,
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

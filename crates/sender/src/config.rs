@@ -1,0 +1,339 @@
+//! What an operator decides about sending.
+
+use domain::{RetrySchedule, Shaping};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Configuration of a sender. Durations are texts such as `500ms`, `30s`, `10m`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SenderConfig {
+    /// The name under which this sender takes leases; unique in the fleet, the same after a restart on the same
+    /// volume. Default: host name and the journal's directory name.
+    pub name: String,
+    /// Where mail goes.
+    pub route: RouteConfig,
+    /// Limits by destination site.
+    pub shaping: Shaping,
+    /// When deferred mail goes again.
+    pub retry: RetrySchedule,
+    /// Leases on shards.
+    pub lease: LeaseConfig,
+    /// What is held and claimed.
+    pub desk: DeskConfig,
+    /// How outcomes are written.
+    pub record: RecordConfig,
+    /// The local journal.
+    pub journal: JournalConfig,
+    /// How long each phase of an SMTP session may take.
+    pub deadlines: Deadlines,
+    /// How long a shutdown waits for transactions under way before the process ends without them, which leaves them
+    /// in doubt. Default 11 min, one more than a receiver may take to answer the final dot.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+impl Default for SenderConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            route: RouteConfig::default(),
+            shaping: Shaping::default(),
+            retry: RetrySchedule::default(),
+            lease: LeaseConfig::default(),
+            desk: DeskConfig::default(),
+            record: RecordConfig::default(),
+            journal: JournalConfig::default(),
+            deadlines: Deadlines::default(),
+            grace: Duration::from_secs(660),
+        }
+    }
+}
+
+impl SenderConfig {
+    /// The configured name, or the host's with the journal's directory.
+    pub fn instance_name(&self) -> String {
+        if !self.name.is_empty() {
+            return self.name.clone();
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let volume = self.journal.directory.file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
+        format!("{host}/{volume}")
+    }
+}
+
+/// Where mail goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RouteConfig {
+    /// Talk to the MX hosts of each recipient domain.
+    Direct(DirectConfig),
+    /// Hand everything to one relay.
+    Relay(RelayConfig),
+}
+
+impl Default for RouteConfig {
+    /// A relay on this host: nothing leaves the machine until somebody says so.
+    fn default() -> Self {
+        Self::Relay(RelayConfig::default())
+    }
+}
+
+/// Talk to MX hosts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DirectConfig {
+    /// The name given with EHLO; must resolve to the source address (RFC 5321, 4.1.1.1).
+    pub helo: String,
+    /// The address that connections come from. Default: the system's choice.
+    pub source: Option<IpAddr>,
+    /// DNS servers, as `address` or `address:port`. Default: those of the system.
+    pub resolvers: Vec<String>,
+    /// Longest wait for one DNS answer, tries included. Default 10 s.
+    #[serde(with = "humantime_serde")]
+    pub dns_timeout: Duration,
+    /// The port of MX hosts. Default 25.
+    pub port: NonZeroU16,
+    /// Which addresses may be connected to.
+    pub addresses: AddressPolicy,
+    /// Most MX hosts tried in one attempt. Default 2.
+    pub hosts_per_attempt: NonZeroU16,
+    /// Most addresses of one host tried in one attempt. Default 2.
+    pub addresses_per_host: NonZeroU16,
+    /// How long a learned site of a domain is believed. Default 1 day.
+    #[serde(with = "humantime_serde")]
+    pub site_ttl: Duration,
+}
+
+impl Default for DirectConfig {
+    fn default() -> Self {
+        Self {
+            helo: "localhost".to_owned(),
+            source: None,
+            resolvers: Vec::new(),
+            dns_timeout: Duration::from_secs(10),
+            port: const { NonZeroU16::new(25).expect("not zero") },
+            addresses: AddressPolicy::Public,
+            hosts_per_attempt: const { NonZeroU16::new(2).expect("not zero") },
+            addresses_per_host: const { NonZeroU16::new(2).expect("not zero") },
+            site_ttl: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Which addresses may be connected to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressPolicy {
+    /// Public ones only: an MX record must not make the fleet talk to its own network.
+    #[default]
+    Public,
+    /// Any. For closed networks and tests.
+    Any,
+}
+
+/// Hand everything to one relay.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Host name or address. Default `127.0.0.1`.
+    pub host: String,
+    /// Port. Default 2525.
+    pub port: u16,
+    /// The name given with EHLO. Default `localhost`.
+    pub helo: String,
+    /// Encryption. Default opportunistic.
+    pub tls: TlsMode,
+    /// User name, when the relay wants one.
+    pub username: Option<String>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Send the password without TLS; only for a relay on this host. Default false.
+    pub allow_password_without_tls: bool,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 2525,
+            helo: "localhost".to_owned(),
+            tls: TlsMode::Opportunistic,
+            username: None,
+            password_file: None,
+            allow_password_without_tls: false,
+        }
+    }
+}
+
+/// Encryption towards a relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsMode {
+    /// Never.
+    None,
+    /// When it is offered, to whoever answers.
+    #[default]
+    Opportunistic,
+    /// STARTTLS, verified, or nothing.
+    Required,
+    /// TLS from the first byte on, verified (port 465).
+    Implicit,
+}
+
+/// Leases on shards.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseConfig {
+    /// How long a lease lasts without renewal. A longer one delays the take-over of a dead sender's shards. Default 10 s.
+    #[serde(with = "humantime_serde")]
+    pub term: Duration,
+    /// How often leases are renewed. Default 3 s.
+    #[serde(with = "humantime_serde")]
+    pub renew_every: Duration,
+    /// How long before its end a lease counts as over here. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub margin: Duration,
+    /// How often free shards are looked for. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub look_every: Duration,
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self {
+            term: Duration::from_secs(10),
+            renew_every: Duration::from_secs(3),
+            margin: Duration::from_secs(2),
+            look_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What is held and claimed by the owner of a shard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeskConfig {
+    /// Most letters that one shard holds unclaimed, of each lane. More cost memory, 10 to 100 KB each. Default 2,000.
+    pub held: NonZeroU32,
+    /// Longest time a letter is held unclaimed; then it is parked. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub hold: Duration,
+    /// How far ahead the throttle is asked. Default 500 ms.
+    #[serde(with = "humantime_serde")]
+    pub ahead: Duration,
+    /// Most letters in one claim. Default 200.
+    pub claim: NonZeroU32,
+    /// Shortest time between two claims of a shard that are not full. Longer ones cost latency and save CPU.
+    /// Default 20 ms; transactional mail does not wait for it.
+    #[serde(with = "humantime_serde")]
+    pub claim_every: Duration,
+    /// Most letters claimed ahead for one connection. Default 20.
+    pub ahead_per_connection: NonZeroU32,
+    /// Longest time a claimed letter waits for its connection; then it is given back. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub start_within: Duration,
+    /// Idle connections are closed after this. Default 30 s.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+    /// First pause of a site after a connection failed or a reply asked to slow down; doubles up to 64 times as long
+    /// while it goes on. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub pause: Duration,
+}
+
+impl Default for DeskConfig {
+    fn default() -> Self {
+        Self {
+            held: const { NonZeroU32::new(2_000).expect("not zero") },
+            hold: Duration::from_secs(5),
+            ahead: Duration::from_millis(500),
+            claim: const { NonZeroU32::new(200).expect("not zero") },
+            claim_every: Duration::from_millis(20),
+            ahead_per_connection: const { NonZeroU32::new(20).expect("not zero") },
+            start_within: Duration::from_secs(5),
+            idle: Duration::from_secs(30),
+            pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How outcomes are written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordConfig {
+    /// Most outcomes in one statement. Default 500.
+    pub batch: NonZeroU32,
+    /// How long the first outcome of a batch waits for others. Default 5 ms.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self { batch: const { NonZeroU32::new(500).expect("not zero") }, linger: Duration::from_millis(5) }
+    }
+}
+
+/// The local journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalConfig {
+    /// Its directory; one sender's alone. On a volume that outlives the process, it keeps a crash from putting every
+    /// claim in doubt. Default `journal`.
+    pub directory: PathBuf,
+    /// Size at which the next file is begun, in bytes. Default 16 MiB.
+    pub segment_bytes: u64,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("journal"), segment_bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// How long each phase of an SMTP session may take. Defaults: RFC 5321, 4.5.3.2.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deadlines {
+    /// TCP connect. Default 60 s.
+    #[serde(with = "humantime_serde")]
+    pub connect: Duration,
+    /// The greeting, and EHLO. Default 5 min.
+    #[serde(with = "humantime_serde")]
+    pub greeting: Duration,
+    /// STARTTLS and the handshake, each. Default 30 s.
+    #[serde(with = "humantime_serde")]
+    pub starttls: Duration,
+    /// MAIL, RCPT, each. Default 5 min.
+    #[serde(with = "humantime_serde")]
+    pub envelope: Duration,
+    /// DATA to its 354. Default 2 min.
+    #[serde(with = "humantime_serde")]
+    pub data: Duration,
+    /// The body without any progress. Default 3 min.
+    #[serde(with = "humantime_serde")]
+    pub body: Duration,
+    /// The final dot to its reply. A shorter one makes duplicates. Default 10 min.
+    #[serde(with = "humantime_serde")]
+    pub dot: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(60),
+            greeting: Duration::from_secs(300),
+            starttls: Duration::from_secs(30),
+            envelope: Duration::from_secs(300),
+            data: Duration::from_secs(120),
+            body: Duration::from_secs(180),
+            dot: Duration::from_secs(600),
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! The desk of one shard: holds letters by site, claims what may go, parks what would have to wait.
+
+use crate::{
+    Office, attempt,
+    letters::{Chunk, Claimed, Held},
+    line::Line,
+    tenure::Tenure,
+};
+use bus::{AckHandle, Letter, Puller, SendChunk};
+use domain::{Lane, Shard, SiteId};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use store::{Claim, Outcome, Parked, QueueKey, StoreError, Verdict, What};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Chunks that wait, prepared, for room at the desk, of each lane.
+const PREPARED: usize = 2;
+/// Longest time between two looks when nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+/// Pause before another try while Postgres does not answer.
+const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What one site has at the desk.
+struct Seat {
+    line: Arc<Line>,
+    urgent: VecDeque<Held>,
+    bulk: VecDeque<Held>,
+    used: Instant,
+}
+
+impl Seat {
+    fn held(&mut self, lane: Lane) -> &mut VecDeque<Held> {
+        match lane {
+            Lane::Transactional => &mut self.urgent,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+}
+
+pub(crate) struct Desk {
+    office: Arc<Office>,
+    tenure: Arc<Tenure>,
+    shard: Shard,
+    seats: HashMap<SiteId, Seat>,
+    /// Letters held, transactional and bulk.
+    held: [usize; 2],
+    freed: Arc<Notify>,
+    last_claim: Instant,
+    /// Where the last gathering began, so that another site comes first next time.
+    turn: usize,
+}
+
+impl Desk {
+    pub(crate) fn new(office: Arc<Office>, tenure: Arc<Tenure>, shard: Shard) -> Self {
+        Self {
+            office,
+            tenure,
+            shard,
+            seats: HashMap::new(),
+            held: [0, 0],
+            freed: Arc::new(Notify::new()),
+            last_claim: Instant::now(),
+            turn: 0,
+        }
+    }
+
+    /// Serves the shard until `stop` is cancelled or the lease is over. Returns when nothing is claimed under it, or
+    /// the lease is over and nothing more will be begun.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let (mut urgent, mut bulk) = (self.intake(Lane::Transactional, &stop), self.intake(Lane::Bulk, &stop));
+        let limit = usize::try_from(self.office.config.desk.held.get()).unwrap_or(usize::MAX);
+        while !stop.is_cancelled() && self.tenure.is_live() {
+            let wait = self.next_look();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(letters) = urgent.recv(), if self.held[0] < limit => self.take(letters),
+                Some(letters) = bulk.recv(), if self.held[1] < limit => self.take(letters),
+                () = self.freed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.round().await;
+        }
+        stop.cancel();
+        self.leave().await;
+    }
+
+    /// A task that pulls chunks of a lane and prepares them.
+    fn intake(&self, lane: Lane, stop: &CancellationToken) -> mpsc::Receiver<Vec<Held>> {
+        let (sender, receiver) = mpsc::channel(PREPARED);
+        let puller = self.office.bus.send_jobs(lane, self.shard);
+        let intake = Intake { office: Arc::clone(&self.office), shard: self.shard, puller, sender };
+        let stop = stop.clone();
+        self.office.life.spawn_finite("intake", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = intake.run() => {}
+            }
+        });
+        receiver
+    }
+
+    fn take(&mut self, letters: Vec<Held>) {
+        for held in letters {
+            let lane = held.letter.job.lane;
+            let site = held.letter.job.site.clone();
+            let seat = self.seats.entry(site.clone()).or_insert_with(|| Seat {
+                line: Line::new(site, &self.office, &self.tenure, &self.freed),
+                urgent: VecDeque::new(),
+                bulk: VecDeque::new(),
+                used: Instant::now(),
+            });
+            seat.held(lane).push_back(held);
+            self.held[index(lane)] += 1;
+            self.office.metrics.held.inc();
+        }
+    }
+
+    fn next_look(&self) -> Duration {
+        if self.held == [0, 0] {
+            return TICK;
+        }
+        self.office.config.desk.claim_every.saturating_sub(self.last_claim.elapsed()).max(Duration::from_millis(1))
+    }
+
+    /// One look at everything: claim what may go, park what must wait, give back what got stuck.
+    async fn round(&mut self) {
+        let most = usize::try_from(self.office.config.desk.claim.get()).unwrap_or(usize::MAX);
+        loop {
+            let rested = self.last_claim.elapsed() >= self.office.config.desk.claim_every;
+            if !rested && self.held[0] == 0 && self.held[1] < most {
+                break;
+            }
+            let gathered = self.gather(most);
+            if gathered.is_empty() {
+                break;
+            }
+            let full = gathered.len() >= most;
+            self.last_claim = Instant::now();
+            self.claim(gathered).await;
+            if !full {
+                break;
+            }
+        }
+        self.park_the_old().await;
+        for seat in self.seats.values() {
+            for claimed in seat.line.take_back(false) {
+                let done = attempt::given_back(&self.office, &self.tenure, &claimed, Duration::from_secs(1));
+                self.office.recorder.submit(done, &self.tenure).await;
+            }
+        }
+        let idle = self.office.config.desk.idle;
+        self.seats.retain(|_, seat| {
+            let empty = seat.urgent.is_empty() && seat.bulk.is_empty() && seat.line.is_idle();
+            // The pace of a site is remembered for a while: what it said last still holds.
+            !empty || seat.used.elapsed() < idle.max(Duration::from_secs(120))
+        });
+    }
+
+    /// What the limits let go within the next moments: transactional before bulk, each site in its turn.
+    fn gather(&mut self, most: usize) -> Vec<(Held, Instant)> {
+        let now = Instant::now();
+        let ahead = self.office.config.desk.ahead;
+        let mut gathered = Vec::new();
+        self.turn = self.turn.wrapping_add(1);
+        for lane in Lane::ALL {
+            if self.held[index(lane)] == 0 {
+                continue;
+            }
+            let count = self.seats.len();
+            let start = self.turn % count.max(1);
+            let order = (start..count).chain(0..start);
+            let mut seats: Vec<&mut Seat> = self.seats.values_mut().collect();
+            for at in order {
+                let seat = &mut *seats[at];
+                if seat.held(lane).is_empty() || seat.line.pace().paused(now).is_some() {
+                    continue;
+                }
+                let mut room = seat.line.room(lane).min(most.saturating_sub(gathered.len()));
+                while room > 0 && !seat.held(lane).is_empty() {
+                    let Some(not_before) = seat.line.pace().permit(now, ahead) else { break };
+                    gathered.extend(seat.held(lane).pop_front().map(|held| (held, not_before)));
+                    self.held[index(lane)] -= 1;
+                    room -= 1;
+                }
+                seat.used = now;
+                if gathered.len() >= most {
+                    break;
+                }
+            }
+        }
+        self.office.metrics.held.dec_by(i64::try_from(gathered.len()).unwrap_or(i64::MAX));
+        gathered
+    }
+
+    async fn claim(&mut self, gathered: Vec<(Held, Instant)>) {
+        let claims: Vec<Claim> = gathered
+            .iter()
+            .map(|(held, _)| Claim { message: held.letter.job.message, release: held.letter.job.release })
+            .collect();
+        let begun = Instant::now();
+        let mut verdicts = match self.office.store.claim(&self.tenure.lease, &claims).await {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, letters = claims.len(), "a claim failed");
+                self.undo(gathered).await;
+                return;
+            }
+        };
+        self.office.metrics.claimed(claims.len(), &verdicts, begun.elapsed());
+        let now = Instant::now();
+        let mut finished = Vec::new();
+        for (Held { letter, chunk, .. }, not_before) in gathered {
+            // What has no verdict was stale. Taken out, so that a second copy of this job finds none.
+            let job = Claim { message: letter.job.message, release: letter.job.release };
+            if verdicts.remove(&job) == Some(Verdict::Go) {
+                self.tenure.claimed();
+                if let Some(seat) = self.seats.get(&letter.job.site) {
+                    seat.line.push(Claimed { letter, not_before, since: now });
+                }
+            }
+            finished.extend(chunk.settle());
+        }
+        acknowledge(finished).await;
+    }
+
+    /// A claim whose answer is not known: whatever it took is given back and the rest is parked, before anything of
+    /// it can be claimed again.
+    async fn undo(&self, gathered: Vec<(Held, Instant)>) {
+        let outcomes: Vec<Outcome> = gathered
+            .iter()
+            .map(|(held, not_before)| {
+                let claimed = Claimed { letter: held.letter.clone(), not_before: *not_before, since: Instant::now() };
+                attempt::given_back(&self.office, &self.tenure, &claimed, Duration::from_secs(1)).outcome
+            })
+            .collect();
+        let parked: Vec<Parked> = gathered.iter().map(|(held, _)| rest(&held.letter, Duration::from_secs(1))).collect();
+        loop {
+            match self.settle_unknown(&outcomes, &parked).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) if error.is_retryable() => tokio::time::sleep(OUTAGE_PAUSE).await,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot undo a claim; its messages end in doubt"
+                    );
+                    break;
+                }
+            }
+            if !self.tenure.is_live() {
+                return; // the next owner's business; the chunks come again
+            }
+        }
+        acknowledge(gathered.iter().filter_map(|(held, _)| held.chunk.settle()).collect()).await;
+    }
+
+    /// Whether none of these is claimed under this lease any more.
+    async fn settle_unknown(&self, outcomes: &[Outcome], parked: &[Parked]) -> Result<bool, StoreError> {
+        debug_assert!(outcomes.iter().all(|outcome| matches!(outcome.what, What::GivenBack { .. })));
+        self.office.store.record(outcomes).await?;
+        self.office.store.park(parked).await?;
+        let mine = self.office.store.orphans_of(&[self.tenure.lease.epoch]).await?;
+        Ok(!mine.iter().any(|orphan| {
+            outcomes.iter().any(|outcome| outcome.message == orphan.message && outcome.release == orphan.release)
+        }))
+    }
+
+    /// Parks what was held too long, and what a paused site would keep for too long, each with its estimated turn.
+    async fn park_the_old(&mut self) {
+        let now = Instant::now();
+        let hold = self.office.config.desk.hold;
+        let mut parked = Vec::new();
+        let mut chunks = Vec::new();
+        for seat in self.seats.values_mut() {
+            for lane in Lane::ALL {
+                let pause = seat.line.pace().paused(now).unwrap_or(Duration::ZERO);
+                while seat.held(lane).front().is_some_and(|held| held.waited(now) > hold || pause > hold) {
+                    let Some(held) = seat.held(lane).pop_front() else { break };
+                    self.held[index(lane)] -= 1;
+                    self.office.metrics.held.dec();
+                    let turn = seat.line.pace().turn(parked.len(), now);
+                    parked.push(rest(&held.letter, turn));
+                    chunks.push(held.chunk);
+                }
+            }
+        }
+        if parked.is_empty() {
+            return;
+        }
+        match self.office.store.park(&parked).await {
+            Ok(count) => {
+                self.office.metrics.parked.inc_by(count as u64);
+            }
+            // Still released, and no longer held: repair finds them.
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot park letters"),
+        }
+        acknowledge(chunks.iter().filter_map(|chunk| chunk.settle()).collect()).await;
+    }
+
+    /// Gives everything back that was not begun, and waits for what was.
+    async fn leave(mut self) {
+        for (_, seat) in self.seats.drain() {
+            for claimed in seat.line.take_back(true) {
+                let done = attempt::given_back(&self.office, &self.tenure, &claimed, Duration::ZERO);
+                self.office.recorder.submit(done, &self.tenure).await;
+            }
+            for held in seat.urgent.into_iter().chain(seat.bulk) {
+                self.office.metrics.held.dec();
+                if let Some(handle) = held.chunk.take()
+                    && let Err(error) = handle.nak(Duration::ZERO).await
+                {
+                    tracing::debug!(%error, "cannot give a chunk back; it comes again by itself");
+                }
+            }
+        }
+        self.tenure.all_recorded().await;
+    }
+}
+
+/// Pulls chunks of one lane, and makes letters ready for the desk.
+struct Intake {
+    office: Arc<Office>,
+    shard: Shard,
+    puller: Puller<SendChunk>,
+    sender: mpsc::Sender<Vec<Held>>,
+}
+
+impl Intake {
+    async fn run(mut self) {
+        loop {
+            let delivery = self.puller.next().await;
+            let chunk = Chunk::new(delivery.payload.items.len(), delivery.handle);
+            let since = delivery.received.into();
+            let mut ready = Vec::with_capacity(delivery.payload.items.len());
+            for letter in delivery.payload.items {
+                if let Some(letter) = self.prepare(letter).await {
+                    ready.push(Held { letter, chunk: Arc::clone(&chunk), since });
+                } else {
+                    acknowledge(chunk.settle().into_iter().collect()).await;
+                }
+            }
+            if self.sender.send(ready).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Renders a reference, and corrects the site. `None`: it was parked or closed instead.
+    async fn prepare(&self, mut letter: Letter) -> Option<Letter> {
+        if letter.mime.is_none() {
+            match self.office.press.render(&letter.job).await {
+                Ok(pressed) => {
+                    letter.sender = pressed.sender;
+                    letter.smtputf8 = pressed.smtputf8;
+                    letter.mime = Some(pressed.mime);
+                }
+                Err(error) => {
+                    let job = &letter.job;
+                    let done = match error.verdict() {
+                        press::Verdict::Fail => {
+                            self.office.store.fail(job.message, job.release, &error.reason()).await.map(|_| ())
+                        }
+                        press::Verdict::Park | press::Verdict::Hold => {
+                            self.office.store.park(&[rest(&letter, Duration::from_secs(30))]).await.map(|_| ())
+                        }
+                    };
+                    if let Err(error) = done {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot put a letter aside; it is repaired"
+                        );
+                    }
+                    return None;
+                }
+            }
+        }
+        let domain = letter.job.recipient.domain();
+        let Some((site, ttl)) = self.office.route.site(&domain).await else { return Some(letter) };
+        if site == letter.job.site {
+            return Some(letter);
+        }
+        self.correct(letter, domain, site, ttl).await
+    }
+
+    /// The MX hosts tell of another site than the domain's name did: it is learned, and a letter of another shard's
+    /// site goes back to rest in the right queue.
+    async fn correct(
+        &self,
+        mut letter: Letter,
+        domain: domain::DomainName,
+        site: SiteId,
+        ttl: Duration,
+    ) -> Option<Letter> {
+        let expires_at = service::clock::now() + chrono::Duration::from_std(ttl).unwrap_or(chrono::Duration::days(1));
+        if let Err(error) = self.office.store.learn_site(&domain, &site, expires_at).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot keep a learned site");
+        }
+        let slot = site.slot();
+        if slot.shard(self.office.shards) == self.shard {
+            letter.job.site = site;
+            return Some(letter);
+        }
+        let job = &letter.job;
+        let key = QueueKey { tenant: job.tenant, campaign: job.campaign, lane: job.lane, slot, site: None };
+        let moved = async {
+            let queue = self.office.store.queue_ids(&[key]).await?;
+            let parked = Parked {
+                message: job.message,
+                release: job.release,
+                delay: Duration::ZERO,
+                queue: queue.first().copied(),
+                site: Some(site),
+            };
+            self.office.store.park(&[parked]).await
+        };
+        if let Err(error) = moved.await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot correct a slot; the letter is repaired");
+        }
+        None
+    }
+}
+
+fn rest(letter: &Letter, delay: Duration) -> Parked {
+    Parked { message: letter.job.message, release: letter.job.release, delay, queue: None, site: None }
+}
+
+async fn acknowledge(handles: Vec<AckHandle>) {
+    for handle in handles {
+        if let Err(error) = handle.ack().await {
+            tracing::debug!(%error, "cannot acknowledge a chunk; it comes again and finds nothing");
+        }
+    }
+}
+
+const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Transactional => 0,
+        Lane::Bulk => 1,
+    }
+}

@@ -1,0 +1,54 @@
+//! Letters in the hands of a shard's owner, and the chunks they came in.
+
+use bus::{AckHandle, Letter};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// A chunk whose members are not all settled yet. It is acknowledged when each has been claimed, parked or refused.
+pub(crate) struct Chunk {
+    open: AtomicUsize,
+    handle: Mutex<Option<AckHandle>>,
+}
+
+impl Chunk {
+    pub(crate) fn new(members: usize, handle: AckHandle) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(members), handle: Mutex::new(Some(handle)) })
+    }
+
+    /// One member is settled; returns the handle to acknowledge with the last.
+    #[must_use = "the last member's handle is to be acknowledged"]
+    pub(crate) fn settle(&self) -> Option<AckHandle> {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 { self.take() } else { None }
+    }
+
+    /// The handle, to give the chunk back as a whole.
+    pub(crate) fn take(&self) -> Option<AckHandle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A letter that is held, not claimed yet.
+pub(crate) struct Held {
+    pub(crate) letter: Letter,
+    pub(crate) chunk: Arc<Chunk>,
+    pub(crate) since: Instant,
+}
+
+/// A letter that is claimed: its outcome must be recorded, whatever it is.
+pub(crate) struct Claimed {
+    pub(crate) letter: Letter,
+    /// When the throttle lets it start.
+    pub(crate) not_before: Instant,
+    pub(crate) since: Instant,
+}
+
+impl Held {
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+}

@@ -1,0 +1,262 @@
+//! The connections of one site, and the claimed letters that wait for them.
+
+use crate::{
+    Office,
+    attempt::{self, Mood},
+    letters::Claimed,
+    pace::Pace,
+    route::Session,
+    tenure::Tenure,
+};
+use domain::{Lane, SiteId, SiteLimits};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// Sessions tried for one letter when one after the other turns out to have died while it rested.
+const SESSIONS_PER_LETTER: usize = 3;
+/// How much a new measurement weighs in the smoothed time of a transaction.
+const SMOOTHING: f64 = 0.2;
+
+/// The line of letters to one site.
+pub(crate) struct Line {
+    site: SiteId,
+    limits: SiteLimits,
+    office: Arc<Office>,
+    tenure: Arc<Tenure>,
+    work: Mutex<Work>,
+    ready: Notify,
+    pace: Mutex<Pace>,
+    /// Tells the desk that there is room.
+    freed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Work {
+    urgent: VecDeque<Claimed>,
+    bulk: VecDeque<Claimed>,
+    /// Letters in connections' hands, by lane.
+    urgent_busy: usize,
+    bulk_busy: usize,
+    workers: usize,
+    idle: usize,
+    closed: bool,
+    /// Smoothed time of a transaction, in seconds; 0 until there was one.
+    took: f64,
+}
+
+impl Line {
+    pub(crate) fn new(site: SiteId, office: &Arc<Office>, tenure: &Arc<Tenure>, freed: &Arc<Notify>) -> Arc<Self> {
+        let limits = office.config.shaping.limits_for(&site);
+        Arc::new(Self {
+            pace: Mutex::new(Pace::new(&limits, office.config.desk.pause, Instant::now())),
+            site,
+            limits,
+            office: Arc::clone(office),
+            tenure: Arc::clone(tenure),
+            work: Mutex::default(),
+            ready: Notify::new(),
+            freed: Arc::clone(freed),
+        })
+    }
+
+    pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections that bulk mail may use: one of several is kept for transactional mail.
+    fn bulk_connections(&self) -> usize {
+        usize::from(self.limits.max_connections.get()).saturating_sub(1).max(1)
+    }
+
+    /// How many more letters of a lane may be claimed, so that connections stay busy for the configured time ahead.
+    pub(crate) fn room(&self, lane: Lane) -> usize {
+        let desk = &self.office.config.desk;
+        let most = usize::try_from(desk.ahead_per_connection.get()).unwrap_or(usize::MAX);
+        let work = self.work();
+        let each = if work.took > 0.0 { (desk.ahead.as_secs_f64() / work.took) as usize } else { 2 };
+        let each = each.clamp(1, most);
+        match lane {
+            Lane::Transactional => (usize::from(self.limits.max_connections.get()) * each)
+                .saturating_sub(work.urgent.len() + work.urgent_busy),
+            Lane::Bulk => (self.bulk_connections() * each).saturating_sub(work.bulk.len() + work.bulk_busy),
+        }
+    }
+
+    /// Whether nothing is claimed for this site.
+    pub(crate) fn is_idle(&self) -> bool {
+        let work = self.work();
+        work.urgent.is_empty() && work.bulk.is_empty() && work.urgent_busy + work.bulk_busy == 0 && work.workers == 0
+    }
+
+    /// Queues a claimed letter, and opens a connection when all are busy and one more is allowed.
+    pub(crate) fn push(self: &Arc<Self>, claimed: Claimed) {
+        let mut work = self.work();
+        match claimed.letter.job.lane {
+            Lane::Transactional => work.urgent.push_back(claimed),
+            Lane::Bulk => work.bulk.push_back(claimed),
+        }
+        let queued = work.urgent.len() + work.bulk.len();
+        if queued > work.idle && work.workers < usize::from(self.limits.max_connections.get()) {
+            work.workers += 1;
+            drop(work);
+            let line = Arc::clone(self);
+            self.office.life.spawn_finite("connection", async move { line.serve().await });
+        } else {
+            drop(work);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Takes back what waited too long for a connection; all of it when the line is to end.
+    pub(crate) fn take_back(&self, all: bool) -> Vec<Claimed> {
+        let mut work = self.work();
+        let work = &mut *work;
+        if all {
+            work.closed = true;
+            let mut taken: Vec<Claimed> = work.urgent.drain(..).collect();
+            taken.extend(work.bulk.drain(..));
+            self.ready.notify_waiters();
+            return taken;
+        }
+        let limit = self.office.config.desk.start_within;
+        let now = Instant::now();
+        let mut taken = Vec::new();
+        for queue in [&mut work.urgent, &mut work.bulk] as [&mut VecDeque<Claimed>; 2] {
+            // First in, first out: the oldest stand in front.
+            while queue.front().is_some_and(|claimed| now.saturating_duration_since(claimed.since) > limit) {
+                taken.extend(queue.pop_front());
+            }
+        }
+        taken
+    }
+
+    /// One connection's life: letter after letter, until there has been none for the idle time.
+    async fn serve(self: Arc<Self>) {
+        let mut session = None;
+        self.office.metrics.connections.inc();
+        while let Some(claimed) = self.next().await {
+            let lane = claimed.letter.job.lane;
+            self.deliver(claimed, &mut session).await;
+            let mut work = self.work();
+            match lane {
+                Lane::Transactional => work.urgent_busy -= 1,
+                Lane::Bulk => work.bulk_busy -= 1,
+            }
+            drop(work);
+            self.freed.notify_one();
+        }
+        self.office.metrics.connections.dec();
+        if let Some(session) = session {
+            session.connection.quit().await;
+        }
+    }
+
+    /// The next letter for a connection; `None` when the connection is to close.
+    async fn next(&self) -> Option<Claimed> {
+        let idle_time = self.limits.idle_timeout.min(self.office.config.desk.idle);
+        let mut last_look = false;
+        loop {
+            let notified = {
+                let mut work = self.work();
+                if let Some(claimed) = work.urgent.pop_front() {
+                    work.urgent_busy += 1;
+                    return Some(claimed);
+                }
+                if work.bulk_busy < self.bulk_connections()
+                    && let Some(claimed) = work.bulk.pop_front()
+                {
+                    work.bulk_busy += 1;
+                    return Some(claimed);
+                }
+                if last_look || work.closed {
+                    work.workers -= 1;
+                    return None;
+                }
+                work.idle += 1;
+                self.ready.notified()
+            };
+            last_look = tokio::time::timeout(idle_time, notified).await.is_err();
+            self.work().idle -= 1;
+        }
+    }
+
+    async fn deliver(&self, claimed: Claimed, session: &mut Option<Session>) {
+        let office = &*self.office;
+        if claimed.not_before > Instant::now() {
+            tokio::time::sleep_until(claimed.not_before.into()).await;
+        }
+        let begun = Instant::now();
+        let done = 'tried: {
+            for _ in 0..SESSIONS_PER_LETTER {
+                if !self.tenure.is_live() || office.life.is_shutting_down() || self.work().closed {
+                    break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::ZERO);
+                }
+                let paused = self.pace().paused(Instant::now());
+                if let Some(left) = paused {
+                    break 'tried attempt::given_back(office, &self.tenure, &claimed, left);
+                }
+                let open = match self.usable(session.take(), &claimed).await {
+                    Ok(open) => session.insert(open),
+                    Err(error) => break 'tried attempt::without_session(office, &self.tenure, &claimed, &error),
+                };
+                let result = attempt::over(office, &self.tenure, open, &claimed).await;
+                if !open.connection.is_reusable() {
+                    *session = None;
+                }
+                if let Some(done) = result {
+                    break 'tried done;
+                }
+            }
+            attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1))
+        };
+        let now = Instant::now();
+        match done.mood {
+            Mood::Answers => {
+                self.pace().answered(now);
+                let took = now.saturating_duration_since(begun).as_secs_f64();
+                let mut work = self.work();
+                work.took = if work.took == 0.0 { took } else { work.took * (1.0 - SMOOTHING) + took * SMOOTHING };
+            }
+            Mood::Fails => {
+                let paused = {
+                    let mut pace = self.pace();
+                    pace.failed(now);
+                    pace.paused(now)
+                };
+                tracing::info!(
+                    mx.site = %self.site,
+                    delay_ms = paused.map_or(0, |left| left.as_millis() as u64),
+                    code = done.outcome.detail.code,
+                    class = done.outcome.detail.class,
+                    "a site is left alone for a while"
+                );
+            }
+            Mood::Silent => {}
+        }
+        office.metrics.attempted(&done.outcome.what, now.saturating_duration_since(begun));
+        office.recorder.submit(done, &self.tenure).await;
+    }
+
+    /// A session that can take one more message: the one at hand, or a new one.
+    async fn usable(&self, session: Option<Session>, claimed: &Claimed) -> Result<Session, crate::route::NoSession> {
+        if let Some(session) = session {
+            let full = session.connection.messages_sent() >= u32::from(self.limits.messages_per_connection.get());
+            if session.connection.is_reusable() && !full {
+                return Ok(session);
+            }
+            session.connection.quit().await;
+        }
+        let permit = self.pace().connection_permit(Instant::now());
+        tokio::time::sleep_until(permit.into()).await;
+        let domain = claimed.letter.job.recipient.domain();
+        self.office.route.session(&domain, self.limits.tls).await
+    }
+}

@@ -1,0 +1,137 @@
+//! How fast one site may be sent to now: its limits, and what it has lately said.
+
+use domain::{Gcra, SiteLimits};
+use std::time::{Duration, Instant};
+
+/// Failures in a row after which a pause no longer grows.
+const MAX_DOUBLINGS: u32 = 6;
+
+/// The pace of one site, kept by the owner of its shard alone, which is what makes its limits exact.
+pub(crate) struct Pace {
+    origin: Instant,
+    messages: Option<Gcra>,
+    connections: Option<Gcra>,
+    pause: Duration,
+    paused_until: Option<Instant>,
+    failures: u32,
+    /// Messages a second that were lately finished, smoothed; for the estimate of a parked letter's due time.
+    finished_per_second: f64,
+    finished: u32,
+    counted_since: Instant,
+}
+
+impl Pace {
+    /// Begins with the burst spent: the owner before may have used it up this very moment.
+    pub(crate) fn new(limits: &SiteLimits, pause: Duration, now: Instant) -> Self {
+        let burst = u32::from(limits.burst.get());
+        Self {
+            origin: now,
+            messages: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
+            connections: limits.connection_rate.map(|rate| Gcra::new(rate, u32::from(limits.max_connections.get()))),
+            pause,
+            paused_until: None,
+            failures: 0,
+            finished_per_second: 0.0,
+            finished: 0,
+            counted_since: now,
+        }
+    }
+
+    /// Takes a permit for one message that may start within `ahead`; `None` when there is none.
+    pub(crate) fn permit(&mut self, now: Instant, ahead: Duration) -> Option<Instant> {
+        let Some(gcra) = &mut self.messages else { return Some(now) };
+        let at = now.saturating_duration_since(self.origin);
+        gcra.reserve(at, at + ahead).map(|start| self.origin + start)
+    }
+
+    /// When a new connection may be opened.
+    pub(crate) fn connection_permit(&mut self, now: Instant) -> Instant {
+        let Some(gcra) = &mut self.connections else { return now };
+        let at = now.saturating_duration_since(self.origin);
+        gcra.reserve(at, Duration::MAX / 4).map_or(now, |start| self.origin + start)
+    }
+
+    /// How long the site is still to be left alone.
+    pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
+        self.paused_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// The site failed or asked to slow down: it is left alone, longer each time.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        // What was under way together fails together, and counts once.
+        if self.paused(now).is_none() {
+            let pause = self.pause * 2_u32.pow(self.failures.min(MAX_DOUBLINGS));
+            self.failures = self.failures.saturating_add(1);
+            self.paused_until = Some(now + pause);
+        }
+    }
+
+    /// The site took or refused a message in good order.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        if self.paused(now).is_none() {
+            self.failures = 0;
+        }
+        self.finished += 1;
+        let counted = now.saturating_duration_since(self.counted_since);
+        if counted >= Duration::from_secs(1) {
+            let rate = f64::from(self.finished) / counted.as_secs_f64();
+            self.finished_per_second =
+                if self.finished_per_second == 0.0 { rate } else { 0.5 * self.finished_per_second + 0.5 * rate };
+            self.finished = 0;
+            self.counted_since = now;
+        }
+    }
+
+    /// When the `position`-th letter that cannot be held will have its turn, as far as one can tell.
+    pub(crate) fn turn(&self, position: usize, now: Instant) -> Duration {
+        let pause = self.paused(now).unwrap_or(Duration::ZERO);
+        let rate = self.finished_per_second.max(1.0);
+        let wait = Duration::from_secs_f64((position as f64 / rate).min(3_600.0));
+        (pause + wait).max(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Shaping, SiteId};
+
+    fn limits() -> SiteLimits {
+        Shaping::default().limits_for(&SiteId::of_domain("receiver.test"))
+    }
+
+    #[test]
+    fn failures_that_come_together_count_once_and_later_ones_pause_longer() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        pace.failed(start);
+        pace.failed(start);
+        assert_eq!(pace.paused(start), Some(Duration::from_secs(1)));
+        let later = start + Duration::from_secs(2);
+        assert_eq!(pace.paused(later), None);
+        pace.failed(later);
+        assert_eq!(pace.paused(later), Some(Duration::from_secs(2)));
+        let after = later + Duration::from_secs(3);
+        pace.answered(after);
+        pace.failed(after);
+        assert_eq!(pace.paused(after), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_new_owner_never_sends_more_than_the_rate_in_any_second() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let mut starts = Vec::new();
+        for tick in 0..200 {
+            let now = start + Duration::from_millis(10 * tick);
+            while let Some(at) = pace.permit(now, Duration::from_millis(500)) {
+                starts.push(at);
+            }
+        }
+        for (index, first) in starts.iter().enumerate() {
+            let within = starts[index..].iter().take_while(|at| **at < *first + Duration::from_secs(1)).count();
+            assert!(within <= 110, "{within} in a second");
+        }
+        assert!(starts.len() > 190);
+    }
+}

@@ -1,0 +1,244 @@
+//! From a recipient domain to the hosts that take its mail (RFC 5321, 5.1; RFC 7505).
+
+use crate::config::{AddressPolicy, DirectConfig};
+use domain::{DomainName, SiteId};
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::RData,
+};
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// Most MX records looked at; a domain with more is served by the best of them.
+const MAX_MX_RECORDS: usize = 20;
+
+/// Why no host can be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// The domain does not exist.
+    #[error("the domain does not exist")]
+    NoSuchDomain,
+    /// The domain says that it takes no mail (RFC 7505).
+    #[error("the domain takes no mail: null MX")]
+    NullMx,
+    /// Every host's addresses are private, loopback or otherwise not to be connected to.
+    #[error("every MX host of the domain has an address that mail must not go to")]
+    Forbidden,
+    /// No host has an address at the moment.
+    #[error("no MX host of the domain has an address")]
+    NoAddress,
+    /// DNS does not answer, or answers with a failure.
+    #[error("cannot look up the MX hosts: {0}")]
+    Failed(String),
+}
+
+impl ResolveError {
+    /// Whether waiting cannot help.
+    pub(crate) fn is_permanent(&self) -> bool {
+        match self {
+            Self::NoSuchDomain | Self::NullMx | Self::Forbidden => true,
+            Self::NoAddress | Self::Failed(_) => false,
+        }
+    }
+}
+
+/// A resolver that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolverSetupError {
+    /// A configured server is no address.
+    #[error("resolvers: {text:?} is not an address or address:port")]
+    Server {
+        /// What was given.
+        text: String,
+    },
+    /// The system's configuration cannot be used.
+    #[error("cannot set up the resolver")]
+    Setup(#[source] Box<NetError>),
+}
+
+pub(crate) struct MxResolver {
+    resolver: TokioResolver,
+    addresses: AddressPolicy,
+    timeout: Duration,
+    order: RandomState,
+}
+
+impl MxResolver {
+    pub(crate) fn new(config: &DirectConfig) -> Result<Self, ResolverSetupError> {
+        let setup = |error| ResolverSetupError::Setup(Box::new(error));
+        let mut options = ResolverOpts::default();
+        // Names are absolute: a search list must never turn one domain into another.
+        options.ndots = 0;
+        options.attempts = 2;
+        options.timeout = config.dns_timeout / 2;
+        options.cache_size = 10_000;
+        let builder = if config.resolvers.is_empty() {
+            TokioResolver::builder_tokio().map_err(setup)?
+        } else {
+            let servers = config.resolvers.iter().map(|text| server(text)).collect::<Result<_, _>>()?;
+            let servers = ResolverConfig::from_parts(None, Vec::new(), servers);
+            TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
+        };
+        let resolver = builder.with_options(options).build().map_err(setup)?;
+        Ok(Self { resolver, addresses: config.addresses, timeout: config.dns_timeout, order: RandomState::new() })
+    }
+
+    /// The hosts of a domain, best first, in random order within a preference (RFC 5321, 5.1).
+    pub(crate) async fn hosts(&self, domain: &DomainName) -> Result<Vec<DomainName>, ResolveError> {
+        let found = match self.in_time(self.resolver.mx_lookup(format!("{domain}."))).await? {
+            Ok(found) => found,
+            Err(error) if error.is_nx_domain() => return Err(ResolveError::NoSuchDomain),
+            // No MX record: the domain itself is the host (the implicit MX).
+            Err(error) if error.is_no_records_found() => return Ok(vec![domain.clone()]),
+            Err(error) => return Err(ResolveError::Failed(error.to_string())),
+        };
+        let mut records: Vec<(u16, u64, String)> = found
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::MX(mx) => {
+                    let host = mx.exchange.to_ascii();
+                    Some((mx.preference, self.order.hash_one(&host), host))
+                }
+                _ => None,
+            })
+            .collect();
+        if records.len() == 1 && records[0].2 == "." {
+            return Err(ResolveError::NullMx);
+        }
+        records.sort_unstable();
+        let hosts: Vec<DomainName> = records
+            .into_iter()
+            .take(MAX_MX_RECORDS)
+            .filter_map(|(_, _, host)| host.trim_end_matches('.').parse().ok())
+            .collect();
+        if hosts.is_empty() { Err(ResolveError::NoAddress) } else { Ok(hosts) }
+    }
+
+    /// The site behind a domain, when its hosts can be had now.
+    pub(crate) async fn site(&self, domain: &DomainName) -> Option<SiteId> {
+        SiteId::of_mx_hosts(&self.hosts(domain).await.ok()?)
+    }
+
+    /// The addresses of a host that may be connected to, at most `most`.
+    pub(crate) async fn addresses(
+        &self,
+        host: &DomainName,
+        port: u16,
+        most: usize,
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
+        let found = match self.in_time(self.resolver.lookup_ip(format!("{host}."))).await? {
+            Ok(found) => found,
+            Err(error) if error.is_no_records_found() => return Err(ResolveError::NoAddress),
+            Err(error) => return Err(ResolveError::Failed(error.to_string())),
+        };
+        let all: Vec<IpAddr> = found.iter().collect();
+        let allowed: Vec<SocketAddr> = all
+            .iter()
+            .filter(|address| self.addresses == AddressPolicy::Any || is_public(**address))
+            .take(most)
+            .map(|address| SocketAddr::new(*address, port))
+            .collect();
+        if allowed.is_empty() && !all.is_empty() { Err(ResolveError::Forbidden) } else { Ok(allowed) }
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, ResolveError> {
+        tokio::time::timeout(self.timeout, answer)
+            .await
+            .map_err(|_| ResolveError::Failed("no answer in time".to_owned()))
+    }
+}
+
+fn server(text: &str) -> Result<NameServerConfig, ResolverSetupError> {
+    let wrong = || ResolverSetupError::Server { text: text.to_owned() };
+    let (ip, port) = match text.parse::<SocketAddr>() {
+        Ok(address) => (address.ip(), address.port()),
+        Err(_) => (text.parse::<IpAddr>().map_err(|_| wrong())?, 53),
+    };
+    let with_port = |mut connection: ConnectionConfig| {
+        connection.port = port;
+        connection
+    };
+    let connections = vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
+    Ok(NameServerConfig::new(ip, true, connections))
+}
+
+/// Whether an address is one of the public internet, as far as the registries of special addresses tell
+/// (RFC 6890 and its successors).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_broadcast()
+                || v4.is_documentation()
+                || v4.is_multicast()
+                || a == 0
+                || a >= 240
+                || (a == 100 && (64..128).contains(&b))
+                || (a == 192 && b == 0 && c == 0)
+                || (a == 198 && (b == 18 || b == 19)))
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_public(IpAddr::V4(v4)),
+            None => {
+                let first = v6.segments()[0];
+                // Global unicast is 2000::/3; of it, documentation and the tunnels that wrap other addresses are not.
+                (first & 0xe000) == 0x2000
+                    && !(first == 0x2001 && (v6.segments()[1] == 0xdb8 || v6.segments()[1] < 0x200))
+                    && first != 0x2002
+                    && (first & 0xfff0) != 0x3ff0
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_not_public_in_any_spelling() {
+        for text in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "ff02::1",
+        ] {
+            assert!(!is_public(text.parse().expect("an address")), "{text}");
+        }
+        for text in ["192.0.2.1".replace("192.0.2", "193.0.2"), "2a00:1450::1".to_owned(), "8.8.8.8".to_owned()] {
+            assert!(is_public(text.parse().expect("an address")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_that_is_no_address_is_named() {
+        assert!(server("127.0.0.1:5353").is_ok());
+        assert!(server("::1").is_ok());
+        assert!(matches!(server("dns.example"), Err(ResolverSetupError::Server { text }) if text == "dns.example"));
+    }
+}

@@ -1,0 +1,125 @@
+//! TLS of the delivering side. Built once a process, shared by every connection.
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use std::sync::Arc;
+
+/// The TLS set-up could not be made. Only bad custom roots or an unusable crypto provider lead here.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsSetupError {
+    /// A custom root certificate cannot be used.
+    #[error("cannot use the given root certificates")]
+    Roots(#[source] Error),
+    /// No root certificate was given, so nothing could ever be verified.
+    #[error("no root certificates were given")]
+    NoRoots,
+    /// The crypto provider supports no protocol version.
+    #[error("cannot set up TLS")]
+    Provider(#[source] Error),
+}
+
+/// Both ways to speak TLS to a receiver: with its name verified, and encrypted to whoever answers.
+#[derive(Clone, Debug)]
+pub struct TlsContext {
+    pub(crate) verified: Arc<ClientConfig>,
+    pub(crate) opportunistic: Arc<ClientConfig>,
+}
+
+impl TlsContext {
+    /// Trusts Mozilla's roots.
+    ///
+    /// # Errors
+    /// [`TlsSetupError::Provider`].
+    pub fn new() -> Result<Self, TlsSetupError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        Self::build(roots)
+    }
+
+    /// Trusts these roots and no others.
+    ///
+    /// # Errors
+    /// One of [`TlsSetupError`]'s.
+    pub fn with_roots(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Self, TlsSetupError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate).map_err(TlsSetupError::Roots)?;
+        }
+        Self::build(roots)
+    }
+
+    fn build(roots: RootCertStore) -> Result<Self, TlsSetupError> {
+        if roots.is_empty() {
+            return Err(TlsSetupError::NoRoots);
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .map_err(|_| TlsSetupError::NoRoots)?;
+        let verified = builder(&provider)?.with_webpki_verifier(verifier).with_no_client_auth();
+        let anyone = Arc::new(Anyone { algorithms: provider.signature_verification_algorithms });
+        let opportunistic =
+            builder(&provider)?.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
+        Ok(Self { verified: Arc::new(verified), opportunistic: Arc::new(opportunistic) })
+    }
+}
+
+fn builder(
+    provider: &Arc<CryptoProvider>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsSetupError> {
+    ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsSetupError::Provider)
+}
+
+/// Takes any certificate: opportunistic TLS (RFC 7435) is better than none, and most MX hosts bear names
+/// that nobody could verify. The peer must still own the key of the certificate that it shows.
+#[derive(Debug)]
+struct Anyone {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if end_entity.is_empty() {
+            return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
