@@ -14,6 +14,7 @@ const FILES: [&str; 7] = [
     "mailfleet/v1/tenant.proto",
 ];
 
+#[expect(clippy::disallowed_methods, reason = "a build script is told by cargo through its environment")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={ROOT}");
     let set = protox::compile(FILES, [ROOT])?;

@@ -79,10 +79,10 @@ for program in $missing; do
 done
 
 case "$manager" in
-    apt-get) install="apt-get install -y --no-install-recommends $packages" ;;
-    dnf) install="dnf install -y $packages" ;;
-    apk) install="apk add $packages" ;;
-    brew) install="brew install $packages" ;;
+    apt-get) install="apt-get install -y --no-install-recommends" ;;
+    dnf) install="dnf install -y" ;;
+    apk) install="apk add" ;;
+    brew) install="brew install" ;;
     none)
         echo "missing: $missing; no apt-get, dnf, apk or brew here: install by hand, or set DATABASE_URL and NATS_URL" >&2
         exit 1
@@ -95,7 +95,7 @@ if [ "$manager" != brew ] && [ "$(id -u)" != 0 ]; then
     if has sudo && sudo -n true 2>/dev/null; then
         as_root='sudo -n'
     else
-        echo "missing: $missing; install with: sudo $install" >&2
+        echo "missing: $missing; install with: sudo $install $packages" >&2
         exit 1
     fi
 fi
@@ -116,31 +116,33 @@ run() {
     fi
 }
 
-cluster_conf=/etc/postgresql-common/createcluster.conf
+# Debian makes and starts a database cluster of its own as postgresql is installed, and starts nats-server,
+# unless these two say otherwise. They are there for the installation only; ones that exist are left alone.
+cluster_conf=/etc/postgresql-common/createcluster.d/mailfleet.conf
 policy=/usr/sbin/policy-rc.d
 
-# Debian's package makes and starts a cluster of its own unless this file, there before, says otherwise; and
-# policy-rc.d keeps nats-server from being started. A file that exists is left alone.
 before_apt() {
-    $as_root mkdir -p /etc/postgresql-common
+    made=
     if [ ! -e "$cluster_conf" ]; then
+        made=$cluster_conf
+        $as_root mkdir -p "${cluster_conf%/*}"
         echo 'create_main_cluster = false' | $as_root tee "$cluster_conf" >/dev/null
     fi
     if [ ! -e "$policy" ]; then
+        made="$made $policy"
         printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
         $as_root chmod 755 "$policy"
-        # shellcheck disable=SC2064 # the names as they are now
-        trap "$as_root rm -f '$policy'" EXIT
-        trap 'exit 1' HUP INT TERM
     fi
+    # shellcheck disable=SC2064 # what was made now
+    trap "$as_root rm -f $made" EXIT
+    trap 'exit 1' HUP INT TERM
 }
 
-echo "installing $missing: $as_root $install" | sed 's/:  */: /'
+echo "installing: $packages"
 export DEBIAN_FRONTEND=noninteractive
-failed=false
 if [ "$manager" = apt-get ]; then
     if $dry_run; then
-        [ -e "$cluster_conf" ] || echo "would write: $cluster_conf (create_main_cluster = false)"
+        [ -e "$cluster_conf" ] || echo "would write, then remove: $cluster_conf (no cluster is made)"
         [ -e "$policy" ] || echo "would write, then remove: $policy (no service is started)"
     else
         before_apt
@@ -148,8 +150,12 @@ if [ "$manager" = apt-get ]; then
     # shellcheck disable=SC2086
     run $as_root apt-get update || echo "apt-get update failed; trying with the lists that are there" >&2
 fi
-# shellcheck disable=SC2086
-run $as_root $install || failed=true
+# One by one: where one is unknown, the other is installed all the same.
+failed=
+for package in $packages; do
+    # shellcheck disable=SC2086
+    run $as_root $install "$package" || failed="${failed:+$failed }$package"
+done
 
 if $dry_run; then
     exit 0
@@ -160,8 +166,8 @@ has_nats || missing="${missing:+$missing }nats-server"
 if [ -z "$missing" ]; then
     exit 0
 fi
-if $failed; then
-    echo "could not install with: $install" >&2
+if [ -n "$failed" ]; then
+    echo "failed: ${as_root:+$as_root }$install $failed" >&2
 fi
 echo "still missing: $missing" >&2
 case "$missing" in

@@ -45,9 +45,10 @@ pub fn read_csv(path: &Path, shared: &Map<String, Value>) -> anyhow::Result<Vec<
     let here = || format!("cannot read {}", path.display());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).with_context(here)?;
     let heads = reader.headers().with_context(here)?.clone();
-    let email = heads.iter().position(|head| head.eq_ignore_ascii_case("email")).ok_or_else(|| {
-        Failure::usage(format!("{} has no column named email in its first line", path.display()))
-    })?;
+    let email = heads
+        .iter()
+        .position(|head| head.eq_ignore_ascii_case("email"))
+        .ok_or_else(|| Failure::usage(format!("{} has no column named email in its first line", path.display())))?;
     let mut recipients = Vec::new();
     for row in reader.records() {
         let row = row.with_context(here)?;

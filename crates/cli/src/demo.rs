@@ -97,13 +97,7 @@ fn finish(summary: &Summary, out: Output) -> anyhow::Result<Exit> {
 }
 
 /// The campaign, from its tenant to its figures.
-async fn show(
-    args: &DemoArgs,
-    global: &Global,
-    state: &State,
-    begun: Instant,
-    out: Output,
-) -> anyhow::Result<Summary> {
+async fn show(args: &DemoArgs, global: &Global, state: &State, begun: Instant, out: Output) -> anyhow::Result<Summary> {
     out.note(&format!("the fleet is ready after {:.1} s: {} (gRPC)", begun.elapsed().as_secs_f64(), state.endpoint));
     let reach = Reach::new(global);
     let store = reach.store().await?;
@@ -146,12 +140,7 @@ async fn show(
 }
 
 /// The tenant, and the API as its program sees it: with a key of its own.
-async fn sender_of_mail(
-    reach: &Reach,
-    store: &Store,
-    folder: &Path,
-    out: Output,
-) -> anyhow::Result<(TenantId, Api)> {
+async fn sender_of_mail(reach: &Reach, store: &Store, folder: &Path, out: Output) -> anyhow::Result<(TenantId, Api)> {
     let admin = reach.api().await?;
     let tenant: TenantId = match admin.tenants().create_tenant(CreateTenantRequest { name: TENANT.to_owned() }).await {
         Ok(answer) => answer.into_inner().tenant_id.parse()?,
@@ -163,7 +152,7 @@ async fn sender_of_mail(
     };
     let mut keys = admin.tenants();
     // Only the newest demo's key opens anything.
-    let request = ListApiKeysRequest { tenant_id: tenant.to_string(), ..ListApiKeysRequest::default() };
+    let request = ListApiKeysRequest { tenant_id: tenant.to_string() };
     let old = keys.list_api_keys(request).await?.into_inner().api_keys;
     for key in old.into_iter().filter(|key| key.name == KEY_NAME && key.revoked_at.is_none()) {
         keys.revoke_api_key(RevokeApiKeyRequest { api_key_id: key.api_key_id }).await?;

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn an_error_ends_in_the_code_of_the_first_cause_that_tells() {
         let refused: anyhow::Result<()> = Err(tonic::Status::not_found("no such message").into());
-        assert_eq!(of(&refused.context("cannot look").unwrap_err()), Exit::Finding);
+        assert_eq!(of(&refused.context("cannot look").expect_err("was refused")), Exit::Finding);
         assert_eq!(of(&Failure::config("no file")), Exit::Config);
         assert_eq!(of(&anyhow::Error::from(StoreError::Timeout)), Exit::Unavailable);
         assert_eq!(of(&anyhow::anyhow!("whatever")), Exit::Internal);

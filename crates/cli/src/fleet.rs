@@ -6,12 +6,12 @@
 
 mod children;
 mod config;
-mod http;
+pub mod http;
 mod neighbours;
 mod state;
-mod status;
+
 mod up;
 
-pub use state::{State, write_private};
-pub use status::status;
+pub use state::{Process, State, write_private};
+
 pub use up::{LocalFleet, Wanted, down, told_to_end, up};

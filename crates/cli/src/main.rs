@@ -1,2 +1,79 @@
-//! The mailfleet executable.
-fn main() {}
+//! The mailfleet executable: every service and the operator's commands.
+//!
+//! Commands answer on the standard output, as text for people or with `--json` as one JSON value a line; what goes
+//! wrong is told on the standard error, and in the exit code (see `exit`). Operators' commands go through the public
+//! gRPC API where it has a call for them, and otherwise through the database.
+
+mod api;
+mod args;
+mod campaign;
+mod demo;
+mod exit;
+mod fleet;
+mod operate;
+mod output;
+mod queue;
+mod reach;
+mod run;
+mod send;
+mod sink;
+mod status;
+mod why;
+
+use args::{AdminKeyCommand, Cli, Command, TopologyCommand};
+use clap::Parser;
+use exit::Exit;
+use output::{Output, complain};
+use reach::Reach;
+use std::{process::ExitCode, time::Duration};
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    // A service makes a runtime of its own, as its configuration says.
+    if let Command::Run(args) = &command {
+        return run::run(args, global.config);
+    }
+    let out = Output::new(global.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(Exit::Internal as u8);
+        }
+    };
+    let exit = match runtime.block_on(perform(command, global, out)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            complain(&exit::tell(&error));
+            exit::of(&error)
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+async fn perform(command: Command, global: args::Global, out: Output) -> anyhow::Result<Exit> {
+    let reach = Reach::new(&global);
+    match command {
+        Command::Demo(args) => demo::run(&args, &global, out).await,
+        Command::Up(args) => fleet::up(&args, &global, out).await,
+        Command::Down { quiet } => fleet::down(quiet, &global, out).await,
+        Command::Status => status::status(&reach, out).await,
+        Command::Send(args) => send::run(*args, &reach, out).await,
+        Command::Why { message } => why::run(&message, &reach, out).await,
+        Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,
+        Command::Pause { what, reason } => queue::pause(&what, &reason, &reach, out).await,
+        Command::Resume { what } => queue::resume(&what, &reach, out).await,
+        Command::Cancel { message, batch } => why::cancel(message.as_deref(), batch.as_deref(), &reach, out).await,
+        Command::Audit => operate::audit(&reach, out).await,
+        Command::Migrate => operate::migrate(&reach, out).await,
+        Command::Topology { command: TopologyCommand::Apply } => operate::apply_topology(&reach, out).await,
+        Command::AdminKey { command: AdminKeyCommand::Create { name } } => {
+            operate::create_admin_key(&name, &reach, out).await
+        }
+        Command::AdminKey { command: AdminKeyCommand::Revoke { id } } => {
+            operate::revoke_admin_key(&id, &reach, out).await
+        }
+        Command::Sink(args) => sink::run(&args, out).await,
+        Command::Run(_) => Ok(Exit::Usage), // taken before, by `main`
+    }
+}

@@ -1,6 +1,10 @@
 //! What operators do to a fleet as a whole: `audit`, `migrate`, `topology apply`, `admin-key`.
 
-use crate::{exit::Exit, output::{Output, grouped}, reach::Reach};
+use crate::{
+    exit::Exit,
+    output::{Output, grouped},
+    reach::Reach,
+};
 use domain::ApiKeyId;
 use ingest::keys::MintedKey;
 use serde_json::json;
@@ -91,7 +95,11 @@ pub async fn revoke_admin_key(id: &str, reach: &Reach, out: Output) -> anyhow::R
         id.parse().map_err(|_| crate::exit::Failure::usage(format!("{id:?} is no key's id, which is a UUID")))?;
     let revoked = reach.store().await?.revoke_api_key(None, id, service::clock::now()).await?;
     out.answer(&json!({"revoked": revoked}), || {
-        if revoked { "revoked; refused everywhere within seconds".to_owned() } else { "there is no such key".to_owned() }
+        if revoked {
+            "revoked; refused everywhere within seconds".to_owned()
+        } else {
+            "there is no such key".to_owned()
+        }
     })?;
     Ok(if revoked { Exit::Ok } else { Exit::Finding })
 }

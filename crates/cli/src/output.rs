@@ -130,7 +130,7 @@ pub fn grouped(number: impl Into<i128>) -> String {
         text.push('-');
     }
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -149,7 +149,7 @@ pub fn millis(ms: f64) -> String {
 
 /// Text that came from outside, without what could steer a terminal.
 pub fn safe(text: &str) -> String {
-    domain::sanitise(text, 500)
+    domain::text::sanitise(text, 500)
 }
 
 #[cfg(test)]

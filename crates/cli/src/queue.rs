@@ -22,7 +22,7 @@ pub async fn run(once: bool, every: Duration, reach: &Reach, out: Output) -> any
     let api = reach.api().await?;
     let live = out.terminal && !once;
     loop {
-        let seen = api.queues().list_queues(ListQueuesRequest { page_size: 0 }).await?.into_inner();
+        let seen = api.queues().list_queues(ListQueuesRequest {}).await?.into_inner();
         let now = service::clock::now();
         if !live {
             out.answer(&as_json(&seen), || view(&seen, now))?;

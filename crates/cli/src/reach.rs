@@ -140,7 +140,7 @@ impl Reach {
 }
 
 /// The URL with the password out of its file, when it has one.
-fn postgres_url(config: &PostgresConfig) -> anyhow::Result<String> {
+pub fn postgres_url(config: &PostgresConfig) -> anyhow::Result<String> {
     let url = config.url.expose().to_owned();
     let Some(file) = &config.password_file else { return Ok(url) };
     let password = file.read().map_err(|error| Failure::config(error.to_string()))?;

@@ -89,9 +89,9 @@ fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
     let now = service::clock::now();
     let content = match (&args.template, &args.raw) {
         (Some(template), _) => Content::Template(template_ref(template)?),
-        (None, Some(raw)) => Content::RawMime(
-            fs::read(raw).with_context(|| format!("cannot read {}", raw.display()))?.into(),
-        ),
+        (None, Some(raw)) => {
+            Content::RawMime(fs::read(raw).with_context(|| format!("cannot read {}", raw.display()))?.into())
+        }
         (None, None) => Content::Inline(InlineContent {
             subject: args.subject.clone().unwrap_or_default(),
             html: args.html_file.as_deref().map(text_of).transpose()?.unwrap_or_default(),
@@ -113,10 +113,12 @@ fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
         lane: lane.into(),
         campaign_id: args.campaign.clone().unwrap_or_default(),
         send_at: args.at.as_deref().map(|at| moment(at, now)).transpose()?.map(crate::api::stamp),
-        time_to_live: args.time_to_live.as_deref().map(span).transpose()?.map(|span| prost_types::Duration {
-            seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-            nanos: 0,
-        }),
+        time_to_live: args
+            .time_to_live
+            .as_deref()
+            .map(span)
+            .transpose()?
+            .map(|span| prost_types::Duration { seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX), nanos: 0 }),
         ..Mail::default()
     })
 }
@@ -136,10 +138,9 @@ fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
 fn parse_address(text: &str) -> Address {
     let parts = text.trim().strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     match parts {
-        Some((name, email)) => Address {
-            email: email.trim().to_owned(),
-            name: name.trim().trim_matches('"').to_owned(),
-        },
+        Some((name, email)) => {
+            Address { email: email.trim().to_owned(), name: name.trim().trim_matches('"').to_owned() }
+        }
         None => Address { email: text.trim().to_owned(), name: String::new() },
     }
 }
@@ -163,8 +164,9 @@ fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }
-    let span = humantime::parse_duration(text.trim_start_matches('+'))
-        .map_err(|_| Failure::usage(format!("{text}: must be a time such as 2030-01-31T08:00:00Z, or a span such as 2h")))?;
+    let span = humantime::parse_duration(text.trim_start_matches('+')).map_err(|_| {
+        Failure::usage(format!("{text}: must be a time such as 2030-01-31T08:00:00Z, or a span such as 2h"))
+    })?;
     Ok(now + span)
 }
 

@@ -26,9 +26,10 @@ pub async fn run(message: &str, reach: &Reach, out: Output) -> anyhow::Result<Ex
 pub async fn cancel(message: Option<&str>, batch: Option<&str>, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
     let mut client = reach.api_for_tenant().await?.mail();
     if let Some(batch_id) = batch.map(str::to_owned) {
-        let answer = client.cancel_batch(proto::v1::CancelBatchRequest { batch_id }).await?.into_inner();
-        let value = json!({"messages": answer.messages});
-        out.answer(&value, || format!("called back: none of its {} messages is begun any more", answer.messages))?;
+        client.cancel_batch(proto::v1::CancelBatchRequest { batch_id }).await?;
+        out.answer(&json!({"cancelled": true}), || {
+            "called back: no attempt to deliver one of its messages begins any more".to_owned()
+        })?;
         return Ok(Exit::Ok);
     }
     let message_id = message.unwrap_or_default().to_owned();
@@ -67,11 +68,10 @@ fn is_final(state: MessageState) -> bool {
 }
 
 fn story(message: &GetMessageResponse, now: DateTime<Utc>) -> String {
-    let mut text = format!(
-        "message {} to {}\n",
-        message.message_id,
-        safe(&message.recipient)
-    );
+    let mut text = format!("message {} to {}\n", message.message_id, safe(&message.recipient));
+    if !message.site.is_empty() {
+        text.push_str(&format!("receiver {}\n", safe(&message.site)));
+    }
     if !message.campaign_id.is_empty() {
         text.push_str(&format!("campaign {}\n", message.campaign_id));
     }
@@ -107,8 +107,11 @@ fn happened(event: &MessageEvent) -> String {
         "lost_release" => "went missing on the broker, and was put back".to_owned(),
         other => other.replace('_', " "),
     };
-    if !event.site.is_empty() {
-        text.push_str(&format!(" [{}]", safe(&event.site)));
+    if event.attempt > 0 {
+        text.push_str(&format!(" at attempt {}", event.attempt));
+    }
+    if !event.host.is_empty() {
+        text.push_str(&format!(" [{}]", safe(&event.host)));
     }
     if event.smtp_code != 0 {
         text.push_str(&format!(": {}", event.smtp_code));
@@ -176,7 +179,7 @@ fn as_json(message: &GetMessageResponse) -> Value {
         .iter()
         .map(|event| {
             json!({
-                "at": time(&event.at), "event": event.event, "release": event.release, "site": event.site,
+                "at": time(&event.at), "event": event.event, "release": event.release, "attempt": event.attempt,
                 "smtp_code": event.smtp_code, "enhanced_status": event.enhanced_status, "text": event.text,
                 "bounce_class": event.bounce_class, "host": event.host, "tls": event.tls,
                 "next_attempt_at": time(&event.next_attempt_at),
@@ -186,7 +189,7 @@ fn as_json(message: &GetMessageResponse) -> Value {
         .collect();
     json!({
         "message_id": message.message_id, "batch_id": message.batch_id, "campaign_id": message.campaign_id,
-        "recipient": message.recipient, "state": state_word(message.state()), "waits_for": message.waits_for,
+        "recipient": message.recipient, "site": message.site, "state": state_word(message.state()), "waits_for": message.waits_for,
         "next_attempt_at": time(&message.next_attempt_at), "attempts": message.attempts,
         "accepted_at": time(&message.accepted_at), "expires_at": time(&message.expires_at), "timeline": timeline,
     })

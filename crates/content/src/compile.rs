@@ -188,7 +188,7 @@ pub(crate) fn derived_text(
 fn markup(field: &str, source: &str, limits: &Limits, warnings: &mut Vec<Finding>) -> Result<Protected, Finding> {
     let hidden = hide_tags(field, source, limits)?;
     let html = if field == "mjml" { mjml_to_html(&hidden, warnings)? } else { hidden.text.clone() };
-    let html = inline_styles(field, &html)?;
+    let html = inline_styles(field, &hidden.group_rows(&html))?;
     if let Some((tag, line)) = hidden.lost_in(&html) {
         let problem = format!("{} stands where the conversion drops it", clip(tag));
         let fix = "put it in the text or in an attribute of an element that is shown, or between elements";
@@ -219,7 +219,12 @@ fn mjml_finding(hidden: &Protected, error: &MjmlError) -> Finding {
         MjmlError::InvalidFormat { position, .. } => ("has a value that is not valid".into(), position),
         MjmlError::IncludeLoaderError { position, .. } => ("includes another file".into(), position),
         MjmlError::EndOfStream { .. } => {
-            return Finding::new("mjml", "ends before every element is closed", "close each element");
+            let problem = match &hidden.unclosed {
+                Some((name, _)) => format!("does not close the element {name}"),
+                None => "ends before every element is closed".to_owned(),
+            };
+            let line = hidden.unclosed.as_ref().map(|(_, line)| *line);
+            return Finding::new("mjml", problem, "close each element").at(line);
         }
         MjmlError::NoRootNode => {
             return Finding::new("mjml", "has no mjml element", "start with <mjml><mj-body>");

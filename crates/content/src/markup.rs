@@ -49,6 +49,8 @@ pub(crate) struct Protected {
     pub(crate) text: String,
     /// How deep its elements nest at most.
     pub(crate) depth: usize,
+    /// The first element that its parent ends before it is closed, and its line.
+    pub(crate) unclosed: Option<(String, usize)>,
     tags: Vec<Tag>,
     marker: String,
 }
@@ -69,8 +71,8 @@ struct Scanner<'a> {
     line: usize,
     mode: Mode,
     /// The start tag being read; pushed when it ends.
-    opening: Option<String>,
-    open: Vec<String>,
+    opening: Option<(String, usize)>,
+    open: Vec<(String, usize)>,
     out: Protected,
 }
 
@@ -80,9 +82,10 @@ pub(crate) fn protect(source: &str) -> Protected {
     while source.contains(&marker) {
         marker.push('q');
     }
-    let out = Protected { text: String::with_capacity(source.len()), depth: 0, tags: Vec::new(), marker };
+    let out = Protected { text: String::with_capacity(source.len()), depth: 0, unclosed: None, tags: Vec::new(), marker };
     let mut scanner = Scanner { source, at: 0, line: 1, mode: Mode::Text, opening: None, open: Vec::new(), out };
     scanner.run();
+    scanner.note_unclosed(0);
     scanner.out
 }
 
@@ -137,7 +140,7 @@ impl<'a> Scanner<'a> {
         let index = self.out.tags.len();
         let at = self.out.text.len();
         self.out.tags.push(Tag { source: source.to_owned(), is_control, at, line: self.line });
-        let structural = || self.open.last().is_some_and(|name| STRUCTURAL.contains(&name.as_str()));
+        let structural = || self.open.last().is_some_and(|(name, _)| STRUCTURAL.contains(&name.as_str()));
         let marker = &self.out.marker;
         let done = if self.mode == Mode::Text && (is_control || structural()) {
             write!(self.out.text, "<!--{marker}{index}x-->")
@@ -157,11 +160,11 @@ impl<'a> Scanner<'a> {
                     self.mode = Mode::Comment;
                     self.copy(4);
                 } else if rest.starts_with("</") {
-                    self.close(name_of(&rest[2..]));
+                    self.close(&name_of(&rest[2..]));
                     self.mode = Mode::Tag(None);
                     self.copy(2);
                 } else if rest.starts_with('<') && after.is_ascii_alphabetic() {
-                    self.opening = Some(name_of(&rest[1..]));
+                    self.opening = Some((name_of(&rest[1..]), self.line));
                     self.mode = Mode::Tag(None);
                     self.copy(1);
                 } else if rest.starts_with('<') && matches!(after, b'!' | b'?') {
@@ -180,7 +183,7 @@ impl<'a> Scanner<'a> {
                 }
             }
             Mode::RawText => {
-                let ends = self.open.last().is_none_or(|name| {
+                let ends = self.open.last().is_none_or(|(name, _)| {
                     rest.strip_prefix("</").is_some_and(|after| name_of(after) == *name)
                 });
                 if ends {
@@ -201,8 +204,8 @@ impl<'a> Scanner<'a> {
                     b'>' => {
                         let closed = self.out.text.ends_with('/');
                         self.mode = Mode::Text;
-                        if let Some(name) = self.opening.take() {
-                            self.push(name, closed);
+                        if let Some((name, line)) = self.opening.take() {
+                            self.push(name, line, closed);
                         }
                     }
                     _ => {}
@@ -212,25 +215,33 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn push(&mut self, name: String, closed: bool) {
+    fn push(&mut self, name: String, line: usize, closed: bool) {
         let is_mjml = name.starts_with("mj");
         // HTML gives `/>` no meaning outside of void elements; MJML does.
         if VOID.contains(&name.as_str()) || (closed && is_mjml) {
             return;
         }
-        if SELF_CLOSED.contains(&name.as_str()) && self.open.last() == Some(&name) {
+        if SELF_CLOSED.contains(&name.as_str()) && self.open.last().is_some_and(|(open, _)| *open == name) {
             self.open.pop();
         }
         if RAW_TEXT.contains(&name.as_str()) {
             self.mode = Mode::RawText;
         }
-        self.open.push(name);
+        self.open.push((name, line));
         self.out.depth = self.out.depth.max(self.open.len());
     }
 
-    fn close(&mut self, name: String) {
-        if let Some(index) = self.open.iter().rposition(|open| *open == name) {
+    fn close(&mut self, name: &str) {
+        if let Some(index) = self.open.iter().rposition(|(open, _)| open == name) {
+            self.note_unclosed(index + 1);
             self.open.truncate(index);
+        }
+    }
+
+    fn note_unclosed(&mut self, from: usize) {
+        let may_stay = |name: &str| SELF_CLOSED.contains(&name);
+        if self.out.unclosed.is_none() {
+            self.out.unclosed = self.open[from..].iter().find(|(name, _)| !may_stay(name)).cloned();
         }
     }
 }
@@ -280,6 +291,34 @@ impl Protected {
         Self { text, ..self }
     }
 
+    /// Starts a row group in every table whose rows follow a stand-in. HTML parsers put one around rows that
+    /// have none, and would start it within a loop and end it outside.
+    pub(crate) fn group_rows(&self, html: &str) -> String {
+        let mark = format!("<!--{}", self.marker);
+        let mut out = String::with_capacity(html.len() + 64);
+        let mut rest = html;
+        while let Some(at) = rest.find(&mark) {
+            let (head, tail) = rest.split_at(at);
+            out.push_str(head);
+            let mut after = tail;
+            while after.starts_with(&mark) {
+                after = after.split_once("-->").map_or("", |(_, after)| after).trim_start();
+            }
+            let is_row = after.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("<tr"));
+            let opener = out.trim_end();
+            let is_table = opener.ends_with('>')
+                && opener.rfind('<').is_some_and(|start| name_of(&opener[start + 1..]) == "table");
+            if is_row && is_table {
+                out.push_str("<tbody>");
+            }
+            let length = tail.len() - after.len();
+            out.push_str(&tail[..length]);
+            rest = after;
+        }
+        out.push_str(rest);
+        out
+    }
+
     /// The line of the source that an octet of the protected text comes from.
     pub(crate) fn line_at(&self, at: usize) -> usize {
         let head = self.text.get(..at).unwrap_or(&self.text);
@@ -319,7 +358,7 @@ impl Protected {
     /// The stand-ins as plain words instead of comments, for readers that drop comments.
     pub(crate) fn as_words(&self, text: &str) -> String {
         self.rebuild_with(text, |out, literal| out.push_str(literal), |out, index| {
-            let done = write!(out, " {}{index}x ", self.marker);
+            let done = write!(out, "{}{index}x", self.marker);
             debug_assert!(done.is_ok());
         })
     }

@@ -226,7 +226,8 @@ pub(crate) fn list_id(text: &str) -> Option<String> {
     } else {
         header::encoded_words("List-Id: ".len(), name)
     };
-    Some(format!("{name}\r\n <{id}>"))
+    let fold = if name.len() + id.len() < 60 { " " } else { "\r\n " };
+    Some(format!("{name}{fold}<{id}>"))
 }
 
 /// The value of `Feedback-ID`.

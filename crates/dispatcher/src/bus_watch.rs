@@ -23,18 +23,16 @@ enum WatchError {
 /// Looks at the broker at every interval, and at once when a publish failed.
 pub(crate) async fn watch(tenure: &Tenure<'_>) {
     let mut seen = Seen::default();
-    tenure
-        .every("the watch of the bus", tenure.config.bus_interval, Some(&tenure.bus_suspect), async || {
-            let looked = look(tenure, &mut seen).await;
-            let up = looked.is_ok();
-            tenure.metrics.bus_up.set(i64::from(up));
-            let changed = tenure.bus_up.send_replace(up) != up;
-            if changed {
-                tracing::info!(up, "the bus changed");
-            }
-            looked
-        })
-        .await;
+    let mut pace = tenure.pace("the watch of the bus", tenure.config.bus_interval, Some(&tenure.bus_suspect));
+    while pace.turn().await {
+        let looked = look(tenure, &mut seen).await;
+        let up = looked.is_ok();
+        tenure.metrics.bus_up.set(i64::from(up));
+        if tenure.bus_up.send_replace(up) != up {
+            tracing::info!(up, "the bus changed");
+        }
+        pace.after(looked);
+    }
 }
 
 #[derive(Default)]

@@ -129,7 +129,11 @@ impl Metrics {
             self.bus_epochs.clone(),
         );
         registry.register("leading", "1 while this instance holds the lease", self.leading.clone());
-        registry.register("bus_up", "1 while the bus takes work, as the holder of the lease sees it", self.bus_up.clone());
+        registry.register(
+            "bus_up",
+            "1 while the bus takes work, as the holder of the lease sees it",
+            self.bus_up.clone(),
+        );
         registry.register("window_messages", "Sum of the windows of all slots, by lane", self.window.clone());
         registry.register("in_motion_messages", "Messages between release and record, by lane", self.in_motion.clone());
         registry.register(

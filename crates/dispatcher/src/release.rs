@@ -75,11 +75,8 @@ pub(crate) async fn release(tenure: &Tenure<'_>, rates: BTreeMap<Slot, f64>, pul
             continue;
         }
         let began = Instant::now();
-        let recount_interval = if rounds.limited {
-            tenure.config.recount_busy_interval
-        } else {
-            tenure.config.recount_interval
-        };
+        let recount_interval =
+            if rounds.limited { tenure.config.recount_busy_interval } else { tenure.config.recount_interval };
         let outcome = async {
             if !counted || began >= rounds.windows.recounted() + recount_interval {
                 rounds.recount().await?;
@@ -161,7 +158,8 @@ impl Rounds<'_> {
         let batch = self.publisher.prepare(rows).await;
         for place in batch.places() {
             self.windows.released(place.lane, place.slot, place.count, place.octets, now);
-            let count = self.tenure.metrics.released.get_or_create(&metrics::lane(place.lane)).inc_by(place.count.into());
+            let count =
+                self.tenure.metrics.released.get_or_create(&metrics::lane(place.lane)).inc_by(place.count.into());
             tracing::trace!(lane = %place.lane, slot = %place.slot, messages = place.count, total = count, "released");
         }
         let fates = self.publisher.publish(batch).await;

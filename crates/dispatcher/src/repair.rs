@@ -14,99 +14,112 @@ const MARK_BATCH: u32 = 500;
 
 /// Puts back what went missing between release and claim.
 pub(crate) async fn repair(tenure: &Tenure<'_>) {
+    let mut pace = tenure.pace("repair", tenure.config.repair_interval, Some(&tenure.repair_now));
+    while pace.turn().await {
+        pace.after(repair_all(tenure).await);
+    }
+}
+
+async fn repair_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     let config = tenure.config;
-    tenure
-        .every("repair", config.repair_interval, Some(&tenure.repair_now), async || {
-            while !tenure.is_stopping() {
-                let done =
-                    tenure.store.repair(config.repair_after, config.repair_batch, config.poison_losses).await?;
-                let found = done.rested + done.poison;
-                if found > 0 {
-                    tracing::info!(rested = done.rested, poison = done.poison, "repaired what was lost on the way");
-                    tenure.metrics.repaired.inc_by(done.rested as u64);
-                    tenure.metrics.poisoned.inc_by(done.poison as u64);
-                    tenure.look_now.notify_one();
-                }
-                if found < config.repair_batch as usize {
-                    break;
-                }
-            }
-            Ok::<_, StoreError>(())
-        })
-        .await;
+    while !tenure.is_stopping() {
+        let done = tenure.store.repair(config.repair_after, config.repair_batch, config.poison_losses).await?;
+        let found = done.rested + done.poison;
+        if found > 0 {
+            tracing::info!(rested = done.rested, poison = done.poison, "repaired what was lost on the way");
+            tenure.metrics.repaired.inc_by(done.rested as u64);
+            tenure.metrics.poisoned.inc_by(done.poison as u64);
+            tenure.look_now.notify_one();
+        }
+        if found < config.repair_batch as usize {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the doubt about claims whose owner is gone, and ends doubts by the lanes' policies.
 pub(crate) async fn doubt(tenure: &Tenure<'_>) {
-    let config = tenure.config;
-    tenure
-        .every("the doubt rule", config.repair_interval, None, async || {
-            while !tenure.is_stopping() {
-                let opened = tenure.store.open_doubts(config.doubt_grace, DOUBT_BATCH).await?;
-                if opened > 0 {
-                    tracing::warn!(messages = opened, "senders went away during attempts");
-                    tenure.metrics.doubts_opened.inc_by(opened as u64);
-                }
-                if opened < DOUBT_BATCH as usize {
-                    break;
-                }
-            }
-            while !tenure.is_stopping() {
-                let closed = tenure.store.close_doubts(config.doubt_policy(), DOUBT_BATCH).await?;
-                for (_, closing) in &closed {
-                    let word = closing.map_or("sent_again", Closing::as_str);
-                    tenure.metrics.doubts_closed.get_or_create(&result(word)).inc();
-                }
-                if !closed.is_empty() {
-                    tracing::info!(messages = closed.len(), "ended doubts");
-                    tenure.look_now.notify_one();
-                }
-                if closed.len() < DOUBT_BATCH as usize {
-                    break;
-                }
-            }
-            Ok::<_, StoreError>(())
-        })
-        .await;
+    let mut pace = tenure.pace("the doubt rule", tenure.config.repair_interval, None);
+    while pace.turn().await {
+        let opened = open_doubts(tenure).await;
+        let outcome = match opened {
+            Ok(()) => close_doubts(tenure).await,
+            failed => failed,
+        };
+        pace.after(outcome);
+    }
+}
+
+async fn open_doubts(tenure: &Tenure<'_>) -> Result<(), StoreError> {
+    while !tenure.is_stopping() {
+        let opened = tenure.store.open_doubts(tenure.config.doubt_grace, DOUBT_BATCH).await?;
+        if opened > 0 {
+            tracing::warn!(messages = opened, "senders went away during attempts");
+            tenure.metrics.doubts_opened.inc_by(opened as u64);
+        }
+        if opened < DOUBT_BATCH as usize {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn close_doubts(tenure: &Tenure<'_>) -> Result<(), StoreError> {
+    while !tenure.is_stopping() {
+        let closed = tenure.store.close_doubts(tenure.config.doubt_policy(), DOUBT_BATCH).await?;
+        for (_, closing) in &closed {
+            let word = closing.map_or("sent_again", Closing::as_str);
+            tenure.metrics.doubts_closed.get_or_create(&result(word)).inc();
+        }
+        if !closed.is_empty() {
+            tracing::info!(messages = closed.len(), "ended doubts");
+            tenure.look_now.notify_one();
+        }
+        if closed.len() < DOUBT_BATCH as usize {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Closes what rests or travels under a mark. The marks stay: what moves at this moment meets them later.
 pub(crate) async fn marks(tenure: &Tenure<'_>) {
-    tenure
-        .every("the settling of marks", tenure.config.mark_interval, None, async || {
-            while !tenure.is_stopping() {
-                let marks = tenure.store.unsettled_marks(MARK_BATCH).await?;
-                let single = |closing| {
-                    marks.iter().filter_map(move |mark| match (mark, closing) {
-                        (UnsettledMark::CancelMessage(id), Closing::Cancelled)
-                        | (UnsettledMark::Delivered(id), Closing::Delivered) => Some(*id),
-                        _ => None,
-                    })
-                };
-                refuse(tenure, single(Closing::Delivered), Closing::Delivered).await?;
-                refuse(tenure, single(Closing::Cancelled), Closing::Cancelled).await?;
-                for mark in &marks {
-                    if let UnsettledMark::CancelBatch { batch, size } = mark {
-                        let ids = (0..*size).map(|position| MessageId::of_batch(*batch, position));
-                        refuse(tenure, ids, Closing::Cancelled).await?;
-                    }
-                    tenure.store.settle_mark(mark).await?;
-                }
-                if marks.len() < MARK_BATCH as usize {
-                    break;
-                }
+    let mut pace = tenure.pace("the settling of marks", tenure.config.mark_interval, None);
+    while pace.turn().await {
+        pace.after(settle_all(tenure).await);
+    }
+}
+
+async fn settle_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
+    while !tenure.is_stopping() {
+        let marks = tenure.store.unsettled_marks(MARK_BATCH).await?;
+        let (mut delivered, mut cancelled) = (Vec::new(), Vec::new());
+        for mark in &marks {
+            match mark {
+                UnsettledMark::Delivered(id) => delivered.push(*id),
+                UnsettledMark::CancelMessage(id) => cancelled.push(*id),
+                UnsettledMark::CancelBatch { .. } => {}
             }
-            Ok::<_, StoreError>(())
-        })
-        .await;
+        }
+        // What is known to be delivered ends as that, cancelled or not.
+        refuse(tenure, delivered.into_iter(), Closing::Delivered).await?;
+        refuse(tenure, cancelled.into_iter(), Closing::Cancelled).await?;
+        for mark in &marks {
+            if let UnsettledMark::CancelBatch { batch, size } = *mark {
+                refuse(tenure, (0..size).map(move |at| MessageId::of_batch(batch, at)), Closing::Cancelled).await?;
+            }
+            tenure.store.settle_mark(mark).await?;
+        }
+        if marks.len() < MARK_BATCH as usize {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Closes these in pieces, so that no statement holds many rows for long.
-async fn refuse(
-    tenure: &Tenure<'_>,
-    ids: impl Iterator<Item = MessageId>,
-    closing: Closing,
-) -> Result<(), StoreError> {
+async fn refuse(tenure: &Tenure<'_>, ids: impl Iterator<Item = MessageId>, closing: Closing) -> Result<(), StoreError> {
     let mut ids = ids.peekable();
     let mut closed = 0_usize;
     while ids.peek().is_some() {

@@ -31,7 +31,7 @@ pub(crate) struct Tenure<'a> {
     pub(crate) look_now: Notify,
 }
 
-impl<'a> Tenure<'a> {
+impl Tenure<'_> {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -44,37 +44,48 @@ impl<'a> Tenure<'a> {
         self.bus_suspect.notify_one();
     }
 
-    /// Does `work` now and then every `interval`, or when woken, until the end of the tenure. What fails is told
-    /// once and tried again with growing pauses.
-    pub(crate) async fn every<E: Error>(
-        &self,
-        what: &'static str,
-        interval: Duration,
-        wake: Option<&Notify>,
-        mut work: impl AsyncFnMut() -> Result<(), E>,
-    ) {
-        let mut streak = Streak::new(what);
-        let mut next = Instant::now();
-        while !self.is_stopping() {
-            let woken = async {
-                match wake {
-                    Some(wake) => wake.notified().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep_until(next) => {}
-                () = woken => {}
+    /// The pace of a loop that goes round now and then every `interval`, or when `wake` is notified.
+    pub(crate) fn pace<'b>(&'b self, what: &'static str, interval: Duration, wake: Option<&'b Notify>) -> Pace<'b> {
+        Pace { stop: &self.stop, streak: Streak::new(what), interval, wake, next: Instant::now() }
+    }
+}
+
+/// When a loop goes round. What fails is told once and tried again after a pause.
+pub(crate) struct Pace<'a> {
+    stop: &'a CancellationToken,
+    streak: Streak,
+    interval: Duration,
+    wake: Option<&'a Notify>,
+    next: Instant,
+}
+
+impl Pace<'_> {
+    /// Waits for the next turn; `false` at the end of the tenure.
+    pub(crate) async fn turn(&self) -> bool {
+        let woken = async {
+            match self.wake {
+                Some(wake) => wake.notified().await,
+                None => std::future::pending().await,
             }
-            next = match work().await {
-                Ok(()) => {
-                    streak.worked();
-                    Instant::now() + interval
-                }
-                Err(error) => Instant::now() + streak.failed(&error).max(interval.min(Streak::PAUSES.max)),
-            };
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = woken => true,
+            () = tokio::time::sleep_until(self.next) => true,
         }
+    }
+
+    /// Takes over how a turn ended.
+    pub(crate) fn after(&mut self, outcome: Result<(), impl Error>) {
+        self.next = Instant::now()
+            + match outcome {
+                Ok(()) => {
+                    self.streak.worked();
+                    self.interval
+                }
+                Err(error) => self.streak.failed(&error).max(self.interval.min(Streak::PAUSES.max)),
+            };
     }
 }
 

@@ -173,14 +173,7 @@ impl Windows {
 
     fn cell(&mut self, lane: Lane, slot: Slot, now: Instant) -> &mut Cell {
         let (rate, size) = (self.limits.start_rate, self.limits.size);
-        self.cells.entry((lane, slot)).or_insert(Cell {
-            moving: 0,
-            done: 0,
-            since: now,
-            limited: false,
-            rate,
-            size,
-        })
+        self.cells.entry((lane, slot)).or_insert(Cell { moving: 0, done: 0, since: now, limited: false, rate, size })
     }
 }
 

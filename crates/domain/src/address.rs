@@ -29,7 +29,9 @@ pub enum AddressError {
     #[error("must have exactly one @")]
     NotOneAt,
     /// A space, control character, or other character that a plain local part cannot hold.
-    #[error("has a character that a plain local part cannot hold; quoted local parts, comments, groups and routes are not taken")]
+    #[error(
+        "has a character that a plain local part cannot hold; quoted local parts, comments, groups and routes are not taken"
+    )]
     LocalCharacter,
     /// Dots at an end of the local part, or two in a row.
     #[error("has a local part with a dot at its end or two in a row")]

@@ -29,8 +29,7 @@ pub enum FactKind {
 
 impl FactKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Accepted, Self::Final, Self::Deferred, Self::Doubt, Self::Lost, Self::Late];
+    pub const ALL: [Self; 6] = [Self::Accepted, Self::Final, Self::Deferred, Self::Doubt, Self::Lost, Self::Late];
 
     /// The code in Postgres.
     pub const fn code(self) -> i16 {

@@ -167,7 +167,8 @@ impl<K: Copy + Eq + Hash> Ring<K> {
         self.order.retain(|key| open.contains_key(key));
         self.deficit.retain(|key, _| open.contains_key(key));
         let known: std::collections::HashSet<K> = self.order.iter().copied().collect();
-        self.order.extend(wishes.iter().filter(|wish| wish.wanted > 0 && !known.contains(&wish.key)).map(|wish| wish.key));
+        self.order
+            .extend(wishes.iter().filter(|wish| wish.wanted > 0 && !known.contains(&wish.key)).map(|wish| wish.key));
 
         let weights = open.values().fold(0_u32, |sum, (weight, _)| sum.saturating_add(*weight));
         let quantum = (room / weights.saturating_mul(TURNS_PER_CALL).max(1)).max(1);

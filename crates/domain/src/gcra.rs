@@ -15,7 +15,9 @@ pub struct Rate {
 
 /// A text that is no rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a rate such as 100/s, 60/min, 10/30s or 500/day, of at most 1,000,000 per second and over at most 31 days")]
+#[error(
+    "must be a rate such as 100/s, 60/min, 10/30s or 500/day, of at most 1,000,000 per second and over at most 31 days"
+)]
 pub struct RateError;
 
 /// The longest time a rate may be over.
@@ -42,7 +44,8 @@ impl Rate {
     /// The rate nearest to `per_second` that the limiter can hold, never above it: what an adaptive limit
     /// comes to. Nothing or less becomes the slowest, one in 31 days.
     pub fn from_per_second(per_second: f64) -> Self {
-        let interval = (1.0 / per_second.max(f64::MIN_POSITIVE)).clamp(MIN_INTERVAL.as_secs_f64(), MAX_PER.as_secs_f64());
+        let interval =
+            (1.0 / per_second.max(f64::MIN_POSITIVE)).clamp(MIN_INTERVAL.as_secs_f64(), MAX_PER.as_secs_f64());
         Self { count: NonZeroU32::MIN, per: Duration::from_nanos((interval * 1e9).ceil() as u64) }
     }
 
@@ -76,7 +79,14 @@ impl fmt::Display for Rate {
             3_600_000_000_000 => "h",
             86_400_000_000_000 => "day",
             // Every part that humantime prints it also reads, apart from the spaces between them.
-            _ => return write!(f, "{}/{}", self.count, humantime::format_duration(self.per).to_string().replace(' ', "")),
+            _ => {
+                return write!(
+                    f,
+                    "{}/{}",
+                    self.count,
+                    humantime::format_duration(self.per).to_string().replace(' ', "")
+                );
+            }
         };
         write!(f, "{}/{per}", self.count)
     }

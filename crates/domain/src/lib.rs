@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod address;
+mod class;
 mod ids;
 mod lane;
 mod rules;
@@ -24,11 +25,12 @@ pub mod window;
 
 pub use address::{AddressError, AddressHash, DomainName, EnvelopeSender, Mailbox};
 pub use aimd::{Aimd, AimdPolicy};
+pub use class::BounceClass;
 pub use fairness::{DueQueue, Fairness, Quota};
 pub use gcra::{Gcra, Rate, RateError};
 pub use ids::*;
 pub use lane::{Lane, Shard, ShardCount, SiteId, Slot, SlotError};
-pub use reply::{BounceClass, EnhancedStatus, SmtpReply, Stage, Verdict, classify};
+pub use reply::{EnhancedStatus, SmtpReply, Stage, Verdict, classify};
 pub use retry::{RetrySchedule, is_expired};
 pub use state::{Actor, Closing, Place, TRANSITIONS, Transition, is_declared};
 pub use throttle::{Shaping, SiteLimits, TlsNeed};

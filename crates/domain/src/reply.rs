@@ -4,7 +4,7 @@
 //! about the message; one that is about us (greeting, EHLO, STARTTLS, AUTH) means that this host cannot
 //! be used now. Only evidence about the recipient suppresses him, never policy or reputation.
 
-use crate::{rules, text};
+use crate::{class::BounceClass, rules, text};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -184,106 +184,6 @@ impl Stage {
     }
 }
 
-macro_rules! classes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal),+ $(,)?) => {
-        /// What a failure says. The names are those of the field (KumoMTA, PowerMTA), and two of ours that
-        /// set apart what is no fault of anybody: greylisting and rate limits.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum BounceClass {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl BounceClass {
-            /// Every class.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-
-            /// The word in facts, figures and the command.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $word,)+ }
-            }
-        }
-    };
-}
-
-classes! {
-    /// There is no such mailbox.
-    InvalidRecipient = "invalid_recipient",
-    /// The mailbox exists but is disabled, abandoned, or over quota for good.
-    InactiveMailbox = "inactive_mailbox",
-    /// The recipient's domain does not exist or takes no mail.
-    BadDomain = "bad_domain",
-    /// The mailbox is full, or the message too large for it.
-    QuotaIssues = "quota_issues",
-    /// Too many recipients in one transaction.
-    TooManyRecipients = "too_many_recipients",
-    /// The envelope sender is refused.
-    InvalidSender = "invalid_sender",
-    /// SPF, DKIM, DMARC, reverse DNS or required TLS.
-    AuthenticationFailed = "authentication_failed",
-    /// A blocklist or the reputation of our address or domain.
-    SpamBlock = "spam_block",
-    /// The content looks like spam.
-    SpamContent = "spam_content",
-    /// Spam, without saying whether content or reputation.
-    SpamRelated = "spam_related",
-    /// Something about the content other than spam: form, encoding, headers.
-    ContentRelated = "content_related",
-    /// A rule of the receiver.
-    PolicyRelated = "policy_related",
-    /// A virus.
-    VirusRelated = "virus_related",
-    /// An attachment of a kind that is not taken.
-    ProhibitedAttachment = "prohibited_attachment",
-    /// A name could not be resolved.
-    DnsFailure = "dns_failure",
-    /// The host does not answer.
-    NoAnswerFromHost = "no_answer_from_host",
-    /// The connection broke.
-    BadConnection = "bad_connection",
-    /// Somebody's configuration is wrong: credentials, TLS, extensions.
-    BadConfiguration = "bad_configuration",
-    /// A loop, or no way to the host.
-    RoutingErrors = "routing_errors",
-    /// The host does not relay for this recipient or from us.
-    RelayDenied = "relay_denied",
-    /// A relay could not pass it on.
-    RelayingIssues = "relaying_issues",
-    /// One side does not follow the protocol.
-    ProtocolErrors = "protocol_errors",
-    /// The receiver is busy or out of order for now.
-    TransientFailure = "transient_failure",
-    /// The time to live ended.
-    MessageExpired = "message_expired",
-    /// An automatic answer.
-    AutoReply = "auto_reply",
-    /// A request to subscribe.
-    Subscribe = "subscribe",
-    /// A request to unsubscribe.
-    Unsubscribe = "unsubscribe",
-    /// A request to prove that a person sends.
-    ChallengeResponse = "challenge_response",
-    /// Too fast for this receiver.
-    RateLimited = "rate_limited",
-    /// Asked to come back, to see whether we do.
-    Greylisted = "greylisted",
-    /// No rule matched.
-    Uncategorized = "uncategorized",
-}
-
-impl BounceClass {
-    /// Whether a reply of this class asks to go slower at this site: it lowers an adaptive limit.
-    pub const fn asks_to_slow_down(self) -> bool {
-        matches!(self, Self::RateLimited | Self::SpamBlock)
-    }
-}
-
-impl fmt::Display for BounceClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// What becomes of the message after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -416,7 +316,8 @@ fn unit(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BounceClass::*, *};
+    use super::*;
+    use crate::BounceClass::*;
     use proptest::prelude::*;
 
     fn at(stage: Stage, code: u16, words: &str) -> Verdict {
@@ -439,13 +340,21 @@ mod tests {
     fn five_hundred_bounces_and_what_they_mean() {
         for (code, words, class) in [
             (550, "5.1.1 The email account that you tried to reach does not exist.", InvalidRecipient),
-            (550, "5.1.1 <spam-virus@example.com>: Recipient address rejected: User unknown in virtual mailbox table", InvalidRecipient),
+            (
+                550,
+                "5.1.1 <spam-virus@example.com>: Recipient address rejected: User unknown in virtual mailbox table",
+                InvalidRecipient,
+            ),
             (550, "No such user here", InvalidRecipient),
             (550, "Benutzer unbekannt", InvalidRecipient),
             (550, "5.1.1", InvalidRecipient),
             (550, "5.4.1 Recipient address rejected: Access denied. AS(201806281)", InvalidRecipient),
             (550, "5.5.0 Requested action not taken: mailbox unavailable (S2017062302).", InvalidRecipient),
-            (554, "30 Sorry, your message to <x@yahoo.com> cannot be delivered. This mailbox is disabled (554.30).", InactiveMailbox),
+            (
+                554,
+                "30 Sorry, your message to <x@yahoo.com> cannot be delivered. This mailbox is disabled (554.30).",
+                InactiveMailbox,
+            ),
             (550, "5.2.1 The email account that you tried to reach is inactive.", InactiveMailbox),
             (552, "5.2.2 The email account that you tried to reach is over quota and inactive.", InactiveMailbox),
             (550, "5.1.6", InactiveMailbox),
@@ -455,13 +364,29 @@ mod tests {
             (552, "message exceeds", QuotaIssues),
             (552, "5.3.4 Message size exceeds fixed limit", QuotaIssues),
             (550, "5.1.8 Sender address rejected: Domain not found", InvalidSender),
-            (550, "5.7.515 Access denied, sending domain example.com does not meet the required authentication level.", AuthenticationFailed),
-            (550, "5.7.509 Access denied, sending domain example.com does not pass DMARC verification", AuthenticationFailed),
-            (550, "5.7.26 Unauthenticated email from example.com is not accepted due to domain's policy.", AuthenticationFailed),
+            (
+                550,
+                "5.7.515 Access denied, sending domain example.com does not meet the required authentication level.",
+                AuthenticationFailed,
+            ),
+            (
+                550,
+                "5.7.509 Access denied, sending domain example.com does not pass DMARC verification",
+                AuthenticationFailed,
+            ),
+            (
+                550,
+                "5.7.26 Unauthenticated email from example.com is not accepted due to domain's policy.",
+                AuthenticationFailed,
+            ),
             (550, "5.1.4 Recipient address rejected: Access denied", PolicyRelated),
             (550, "5.7.1 message refused", PolicyRelated),
             (554, "5.7.1 Service unavailable; Client host [1.2.3.4] blocked using zen.spamhaus.org", SpamBlock),
-            (550, "5.7.1 Unfortunately, messages from [1.2.3.4] weren't sent. Please contact your provider since part of their network is on our block list (S3140).", SpamBlock),
+            (
+                550,
+                "5.7.1 Unfortunately, messages from [1.2.3.4] weren't sent. Please contact your provider since part of their network is on our block list (S3140).",
+                SpamBlock,
+            ),
             (550, "5.7.1 Our system has detected that this message is likely unsolicited mail", SpamContent),
             (554, "5.7.1 Message rejected: virus found", VirusRelated),
             (550, "5.7.1 Relaying denied", RelayDenied),
@@ -478,7 +403,11 @@ mod tests {
     #[test]
     fn what_is_for_now_even_when_it_is_coded_for_good() {
         for (code, words, class) in [
-            (550, "5.2.1 The email account that you tried to reach is receiving mail at a rate that prevents additional messages", RateLimited),
+            (
+                550,
+                "5.2.1 The email account that you tried to reach is receiving mail at a rate that prevents additional messages",
+                RateLimited,
+            ),
             (550, "Ip frequency limited [xx] http://service.mail.qq.com/", RateLimited),
             (550, "Connection frequency limited", RateLimited),
             (550, "5.5.3 too many recipients", TooManyRecipients),
@@ -511,7 +440,9 @@ mod tests {
     #[test]
     fn only_the_dot_delivers() {
         assert_eq!(at(Stage::Dot, 250, "2.0.0 queued"), Verdict::Delivered);
-        for (stage, code) in [(Stage::RcptTo, 250), (Stage::Data, 250), (Stage::Dot, 354), (Stage::Dot, 99), (Stage::Dot, 600)] {
+        for (stage, code) in
+            [(Stage::RcptTo, 250), (Stage::Data, 250), (Stage::Dot, 354), (Stage::Dot, 99), (Stage::Dot, 600)]
+        {
             assert_eq!(at(stage, code, ""), Verdict::Defer { class: ProtocolErrors, stated_wait: None });
         }
     }

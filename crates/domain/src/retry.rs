@@ -68,7 +68,9 @@ impl RetrySchedule {
             return Err(ScheduleError::Step);
         }
         let mut steps = vec![base.min(cap)];
-        while let Some(last) = steps.last().copied().filter(|last| *last < cap && steps.len() < MAX_STEPS && factor > 1.0) {
+        while let Some(last) =
+            steps.last().copied().filter(|last| *last < cap && steps.len() < MAX_STEPS && factor > 1.0)
+        {
             steps.push(last.mul_f64(factor).min(cap));
         }
         Self::of_steps(steps)
@@ -219,9 +221,8 @@ mod tests {
     #[test]
     fn messages_of_one_batch_do_not_come_together() {
         let batch = crate::BatchId::from_uuid(uuid::Uuid::now_v7());
-        let delays: std::collections::HashSet<_> = (0..1_000)
-            .map(|n| RetrySchedule::default().next_attempt(2, None, MessageId::of_batch(batch, n)))
-            .collect();
+        let delays: std::collections::HashSet<_> =
+            (0..1_000).map(|n| RetrySchedule::default().next_attempt(2, None, MessageId::of_batch(batch, n))).collect();
         assert!(delays.len() > 900);
     }
 }

@@ -28,15 +28,8 @@ pub enum Closing {
 
 impl Closing {
     /// Every ending.
-    pub const ALL: [Self; 7] = [
-        Self::Delivered,
-        Self::Bounced,
-        Self::Expired,
-        Self::Cancelled,
-        Self::Suppressed,
-        Self::Failed,
-        Self::Unknown,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Delivered, Self::Bounced, Self::Expired, Self::Cancelled, Self::Suppressed, Self::Failed, Self::Unknown];
 
     /// The code in Postgres, from 1.
     pub const fn code(self) -> i16 {

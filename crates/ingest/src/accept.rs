@@ -142,8 +142,11 @@ impl Committers {
 
     async fn commit(&self, group: Vec<Queued>) {
         // Whoever has gone does not wait for an answer; nothing of his call is stored yet.
-        let (calls, answers): (Vec<AcceptCall>, Vec<_>) =
-            group.into_iter().filter(|one| !one.answer.is_closed()).map(|one| (one.call, (one.answer, one._room))).unzip();
+        let (calls, answers): (Vec<AcceptCall>, Vec<_>) = group
+            .into_iter()
+            .filter(|one| !one.answer.is_closed())
+            .map(|one| (one.call, (one.answer, one._room)))
+            .unzip();
         if calls.is_empty() {
             return;
         }
@@ -161,9 +164,8 @@ impl Committers {
                 }
             }
             Err(error) if calls.len() == 1 => {
-                for (answer, _room) in answers {
+                if let Some((answer, _room)) = answers.into_iter().next() {
                     refuse(answer, Fault::from(error));
-                    return;
                 }
             }
             Err(error) => {

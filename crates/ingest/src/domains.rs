@@ -46,7 +46,12 @@ impl Domains {
         keys.map_err(|error| Fault::Internal(Box::new(error)))
     }
 
-    fn seal(&self, sealer: &Sealer, key: &GeneratedKey, now: chrono::DateTime<chrono::Utc>) -> Result<NewDkimKey, Fault> {
+    fn seal(
+        &self,
+        sealer: &Sealer,
+        key: &GeneratedKey,
+        now: chrono::DateTime<chrono::Utc>,
+    ) -> Result<NewDkimKey, Fault> {
         let id = DkimKeyId::new(now);
         let (algorithm, word) = match key.algorithm {
             KeyAlgorithm::Rsa => (DkimAlgorithm::Rsa, "r"),
@@ -126,13 +131,8 @@ impl DomainService for Domains {
         let now = self.clock.machine_now();
         let generated = self.generate().await?;
         let keys = generated.iter().map(|key| self.seal(sealer, key, now)).collect::<Result<Vec<_>, _>>()?;
-        let stored = store::SendingDomain {
-            id: SendingDomainId::new(now),
-            tenant,
-            domain,
-            return_path_domain,
-            created_at: now,
-        };
+        let stored =
+            store::SendingDomain { id: SendingDomainId::new(now), tenant, domain, return_path_domain, created_at: now };
         self.store.create_sending_domain(&stored, &keys).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant, domain.id = %stored.id, "created a sending domain");
         let keys = keys.iter().map(|key| (key.algorithm, key.selector.as_str(), key.dns_txt.as_str()));

@@ -44,12 +44,8 @@ pub struct Kind {
 
 impl Kind {
     /// One mail to a few: all or nothing.
-    pub const MESSAGE: Self = Self {
-        name: "message",
-        lane: Lane::Transactional,
-        max_recipients: validate::MAX_MESSAGE,
-        partial: false,
-    };
+    pub const MESSAGE: Self =
+        Self { name: "message", lane: Lane::Transactional, max_recipients: validate::MAX_MESSAGE, partial: false };
     /// One mail to many: each recipient by itself.
     pub const BATCH: Self =
         Self { name: "batch", lane: Lane::Bulk, max_recipients: validate::MAX_BATCH, partial: true };
@@ -215,7 +211,9 @@ impl Intake {
                 look()
             };
             if !findings.is_empty() {
-                let told = |finding| Violation::from_finding(api_field(&finding.field, &draft.content), finding);
+                let told = |finding: &content::Finding| {
+                    Violation::from_finding(api_field(&finding.field, &draft.content), finding)
+                };
                 return Err(Fault::Invalid(findings.iter().map(told).collect()));
             }
             self.good.add(id);

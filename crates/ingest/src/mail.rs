@@ -127,9 +127,10 @@ impl Mail {
                 }
             })
             .buffered(self.stream_window)
-            .chain(stream::once(async move { life.is_shutting_down() }).filter_map(|stopping| async move {
-                stopping.then(|| Err(Status::from(Fault::Stopping)))
-            }))
+            .chain(
+                stream::once(async move { life.is_shutting_down() })
+                    .filter_map(|stopping| async move { stopping.then(|| Err(Status::from(Fault::Stopping))) }),
+            )
             .boxed()
     }
 }

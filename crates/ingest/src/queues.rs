@@ -39,13 +39,15 @@ fn selector(caller: &Caller, given: Option<QueueSelector>) -> Result<PauseSelect
     caller.require(Scope::Send)?;
     let given = given.unwrap_or_default();
     let mut faults = Faults::default();
-    let tenant = given.tenant_id.as_deref().and_then(|text| faults.take(validate::id::<TenantId>("selector.tenant_id", text)));
+    let tenant =
+        given.tenant_id.as_deref().and_then(|text| faults.take(validate::id::<TenantId>("selector.tenant_id", text)));
     let campaign = match given.campaign_id.as_deref() {
         Some(text) => faults.take(campaign("selector.campaign_id", text)).flatten(),
         None => None,
     };
     let slot = given.slot.as_deref().and_then(|text| {
-        let fault = |_| Violation::new("selector.slot", "is not a slot; give a named site such as google, or h0 to h63");
+        let fault =
+            |_| Violation::new("selector.slot", "is not a slot; give a named site such as google, or h0 to h63");
         faults.take(text.parse().map_err(fault))
     });
     let site = given.site.and_then(|text| {

@@ -116,8 +116,7 @@ impl Ingest {
         let Neighbours { store, bus, shards, .. } = &neighbours;
         let metrics = Arc::new(Metrics::default());
         let clock = Clock::default();
-        let (launcher, launches) =
-            launcher(store.clone(), bus.clone(), *shards, config.fast_lane, metrics.clone());
+        let (launcher, launches) = launcher(store.clone(), bus.clone(), *shards, config.fast_lane, metrics.clone());
         let holds = Arc::new(Holds::new(bus.clone(), launcher.clone(), config.fast_lane));
         clock.follow(store).await?;
         holds.look(store).await?;
@@ -155,7 +154,8 @@ impl Ingest {
     /// When the server fails.
     pub async fn run(self, life: Lifecycle) -> Result<(), IngestError> {
         let routes = self.routes(&life).await?;
-        let Self { config, neighbours, clock, holds, keys, committers, launches, metrics, listener, address, .. } = self;
+        let Self { config, neighbours, clock, holds, keys, committers, launches, metrics, listener, address, .. } =
+            self;
         let Neighbours { store, bus, health, .. } = neighbours;
 
         let (reporter, health_server) = tonic_health::server::health_reporter();
@@ -198,10 +198,7 @@ impl Ingest {
         let serving = builder(&config.server)
             .layer(GateLayer(Arc::new(gate)))
             .add_routes(routes.add_service(health_server))
-            .serve_with_incoming_shutdown(
-                incoming(listener, config.server.max_connections.get(), metrics),
-                signal,
-            );
+            .serve_with_incoming_shutdown(incoming(listener, config.server.max_connections.get(), metrics), signal);
         tracing::info!(%address, "accepts mail");
         let drained = async {
             life.shutdown_requested().await;
@@ -247,8 +244,7 @@ impl Ingest {
         };
         let templates = Templates::new(store.clone(), clock.clone(), names.clone(), self.config.limits.clone());
         let tenants = Tenants { store: store.clone(), clock: clock.clone(), keys: self.keys.clone() };
-        let queues =
-            Queues { store: store.clone(), clock: clock.clone(), holds: self.holds.clone(), bus: bus.clone() };
+        let queues = Queues { store: store.clone(), clock: clock.clone(), holds: self.holds.clone(), bus: bus.clone() };
         let domains = Domains::new(store.clone(), clock.clone(), sealer.clone());
         let mut routes = Routes::new(limited!(MailServiceServer, mail))
             .add_service(limited!(TemplateServiceServer, templates))

@@ -163,11 +163,9 @@ impl Fault {
             Self::Invalid(violations) | Self::NoRecipientLeft(violations) => {
                 violations.iter().take(MAX_VIOLATIONS).map(Violation::to_refusal).collect()
             }
-            other => vec![Refusal {
-                reason: other.reason().into(),
-                field: String::new(),
-                description: other.to_string(),
-            }],
+            other => {
+                vec![Refusal { reason: other.reason().into(), field: String::new(), description: other.to_string() }]
+            }
         }
     }
 

@@ -222,7 +222,8 @@ mod tests {
         let reply = Reply::from_wire(550, b"550-5.1.1 no such\x00 user\x1b[31m\r\n550 5.1.1 here \xff\r\n");
         assert_eq!(reply.text, "5.1.1 no such  user [31m here \u{fffd}");
         for head in [&b"550 "[..], b"550-x\r\n550-\r\n550 "] {
-            let long = Reply::from_wire(550, &[head.to_vec(), vec![b'x'; 2_000], b"\r\n550 more\r\n".to_vec()].concat());
+            let long =
+                Reply::from_wire(550, &[head.to_vec(), vec![b'x'; 2_000], b"\r\n550 more\r\n".to_vec()].concat());
             assert_eq!(long.text.len(), MAX_TEXT);
         }
     }

@@ -46,6 +46,10 @@ async fn main() -> anyhow::Result<()> {
         ended??;
     }
     let (stats, wall) = (sink.stats(), began.elapsed().as_secs_f64());
-    println!("{} messages of {octets} octets over {connections} connections: {:.0}/s", stats.accepted, stats.accepted as f64 / wall);
+    println!(
+        "{} messages of {octets} octets over {connections} connections: {:.0}/s",
+        stats.accepted,
+        stats.accepted as f64 / wall
+    );
     Ok(())
 }

@@ -52,13 +52,14 @@ impl TestDatabase {
         let name = format!("{PREFIX}{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut last = None;
         // The server refuses while anybody, such as its own vacuum, is connected to the template.
-        let made = wait::eventually(COPY_LIMIT, async || match admin::create_database(&server, &name, Some(template)).await {
-            Ok(_) => Some(()),
-            Err(error) => {
-                last = Some(error);
-                None
-            }
-        });
+        let made =
+            wait::eventually(COPY_LIMIT, async || match admin::create_database(&server, &name, Some(template)).await {
+                Ok(_) => Some(()),
+                Err(error) => {
+                    last = Some(error);
+                    None
+                }
+            });
         match (made.await, last) {
             (None, Some(source)) => Err(LaunchError::Database { what: "make", name, source }),
             _ => Ok(Self { server, name }),
@@ -150,7 +151,8 @@ fn is_of(done: &Path, server: &str) -> bool {
 /// Drops the databases of processes that are gone, unless the server is another machine's, whose processes
 /// nobody here can see.
 async fn sweep(server: &str) -> Result<(), StoreError> {
-    if !["@127.0.0.1", "@localhost", "@[::1]", "//127.0.0.1", "//localhost"].iter().any(|local| server.contains(local)) {
+    if !["@127.0.0.1", "@localhost", "@[::1]", "//127.0.0.1", "//localhost"].iter().any(|local| server.contains(local))
+    {
         return Ok(());
     }
     let mut living = HashSet::new();

@@ -6,7 +6,9 @@ use std::{io, path::PathBuf, time::Duration};
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The program is not installed, or too old.
-    #[error("cannot find {program} {at_least} or newer; looked in {looked_in}; install it ({hint}), or point {variable} at a running server")]
+    #[error(
+        "cannot find {program} {at_least} or newer; looked in {looked_in}; install it ({hint}), or point {variable} at a running server"
+    )]
     NoProgram {
         /// The program.
         program: &'static str,
@@ -46,7 +48,9 @@ pub enum LaunchError {
         path: PathBuf,
     },
     /// Root, and nobody to run Postgres as.
-    #[error("postgres does not run as root, and this machine has neither a user postgres nor a user nobody; create one, or run as another user")]
+    #[error(
+        "postgres does not run as root, and this machine has neither a user postgres nor a user nobody; create one, or run as another user"
+    )]
     NoUser,
     /// The data belongs to somebody else.
     #[error("{} belongs to user id {owner}, and this process runs as {us}; run as that user, or remove the folder to start afresh", path.display())]

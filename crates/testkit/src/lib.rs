@@ -12,6 +12,7 @@ mod process;
 
 pub mod nats;
 pub mod postgres;
+pub mod proxy;
 pub mod shared;
 pub mod sink;
 pub mod wait;
@@ -21,5 +22,6 @@ pub use database::TestDatabase;
 pub use error::LaunchError;
 pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{PostgresOptions, PostgresServer};
+pub use proxy::{Fault, FaultProxy};
 pub use shared::{Shared, shared};
 pub use wait::{LIMIT, eventually, until};

@@ -96,7 +96,8 @@ impl NatsServer {
 
     /// Whether a server runs in `dir`.
     pub fn is_running(dir: &Path) -> bool {
-        Instance::read(dir).is_some_and(|instance| is_alive(instance.pid) && process::may_be(instance.pid, "nats-server"))
+        Instance::read(dir)
+            .is_some_and(|instance| is_alive(instance.pid) && process::may_be(instance.pid, "nats-server"))
     }
 
     /// `nats://127.0.0.1:PORT`.
@@ -204,8 +205,11 @@ impl NatsServer {
         let mut result = Ok(());
         for turn in 0..TRIES {
             // The ports of last time if nobody took them, so that who is connected finds the server again.
-            let again = |port: u16| if turn == 0 && port != 0 && process::is_free(port) { Ok(port) } else { process::free_port() };
-            let port = if self.options.port == 0 { again(self.instance.port).map_err(failed)? } else { self.options.port };
+            let again = |port: u16| {
+                if turn == 0 && port != 0 && process::is_free(port) { Ok(port) } else { process::free_port() }
+            };
+            let port =
+                if self.options.port == 0 { again(self.instance.port).map_err(failed)? } else { self.options.port };
             let monitor_port = again(self.instance.monitor_port).map_err(failed)?;
             let name = format!("mailfleet-{}", process::secret().map_err(failed)?);
             let instance = Instance { name, pid: 0, port, monitor_port };

@@ -132,6 +132,26 @@ impl PostgresServer {
         Running::read(&dir.join("data")).is_some_and(|running| running.is_alive())
     }
 
+    /// Ends the instance in `dir` if it runs, and removes the folder and the data, wherever that is.
+    ///
+    /// # Errors
+    /// When the server does not end, or something cannot be removed.
+    pub async fn remove(dir: &Path) -> Result<(), LaunchError> {
+        let data = dir.join("data");
+        if let Some(running) = Running::read(&data).filter(Running::is_alive) {
+            process::signal(running.pid, Signal::INT)?;
+            gone(&[running.pid], STOP_LIMIT, "postgres").await?;
+        }
+        let elsewhere = fs::read_link(&data).ok().and_then(|data| data.parent().map(Path::to_owned));
+        for folder in elsewhere.iter().map(PathBuf::as_path).chain([dir]) {
+            match fs::remove_dir_all(folder) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(files("remove", folder, source)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// `postgres://…` of a database on this instance.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
@@ -222,13 +242,15 @@ impl PostgresServer {
             fs::remove_dir_all(&fresh).map_err(|source| files("remove", &fresh, source))?;
         }
         fs::create_dir_all(&fresh).map_err(|source| files("make", &fresh, source))?;
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o700)).map_err(|source| files("protect", &fresh, source))?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o700))
+            .map_err(|source| files("protect", &fresh, source))?;
         let password = process::secret().map_err(|source| files("read", Path::new("/dev/urandom"), source))?;
         let given = self.data.with_extension("password");
         process::write_private(&given, &password).map_err(|source| files("write", &given, source))?;
         if let Some(user) = self.user {
             for path in [&fresh, &given] {
-                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(|source| files("hand over", path, source))?;
+                std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
+                    .map_err(|source| files("hand over", path, source))?;
             }
         }
         let mut command = self.command("initdb");
@@ -277,7 +299,9 @@ impl PostgresServer {
         let mut result = Ok(());
         for _ in 0..TRIES {
             if self.port == 0 {
-                self.port = last_port(&self.dir).filter(|port| process::is_free(*port)).map_or_else(process::free_port, Ok)
+                self.port = last_port(&self.dir)
+                    .filter(|port| process::is_free(*port))
+                    .map_or_else(process::free_port, Ok)
                     .map_err(|source| files("find a free port for", &self.dir, source))?;
             }
             result = self.launch_once().await;
@@ -336,7 +360,8 @@ impl PostgresServer {
 
     fn settings(&self) -> Vec<(String, String)> {
         let on = |flag: bool| if flag { "on" } else { "off" };
-        let socket = if self.data.as_os_str().len() <= SOCKET_FOLDER { self.data.display().to_string() } else { String::new() };
+        let socket =
+            if self.data.as_os_str().len() <= SOCKET_FOLDER { self.data.display().to_string() } else { String::new() };
         let mut settings = vec![
             ("port", self.port.to_string()),
             ("listen_addresses", "127.0.0.1".to_owned()),
@@ -427,10 +452,14 @@ fn locate(dir: &Path) -> Result<PathBuf, LaunchError> {
         return Ok(data);
     }
     // The name tells the same folder the same place, and two folders never one.
-    let elsewhere = PathBuf::from(format!("/var/tmp/mailfleet-{}", process::secret().map_err(|source| files("name", dir, source))?));
+    let elsewhere = PathBuf::from(format!(
+        "/var/tmp/mailfleet-{}",
+        process::secret().map_err(|source| files("name", dir, source))?
+    ));
     tracing::info!(folder = %elsewhere.display(), "the database user cannot reach the data folder, data goes elsewhere");
     fs::create_dir(&elsewhere).map_err(|source| files("make", &elsewhere, source))?;
-    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o711)).map_err(|source| files("open", &elsewhere, source))?;
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o711))
+        .map_err(|source| files("open", &elsewhere, source))?;
     let there = elsewhere.join("data");
     symlink(&there, &data).map_err(|source| files("link", &data, source))?;
     Ok(there)
@@ -483,7 +512,8 @@ fn unprivileged() -> Result<User, LaunchError> {
 fn programs(data: &Path) -> Result<PathBuf, LaunchError> {
     let is_there = |folder: &PathBuf| ["postgres", "initdb"].iter().all(|name| process::is_program(&folder.join(name)));
     let major = |folder: &PathBuf| Some(process::version(&folder.join("postgres"))?.0);
-    let mut elsewhere: Vec<_> = PLACES.iter().flat_map(|(parent, prefix, below)| expand(parent, prefix, below)).collect();
+    let mut elsewhere: Vec<_> =
+        PLACES.iter().flat_map(|(parent, prefix, below)| expand(parent, prefix, below)).collect();
     elsewhere.retain(is_there);
     elsewhere.sort_by_key(|folder| std::cmp::Reverse(major(folder)));
     let found: Vec<(u32, PathBuf)> = process::path_folders()

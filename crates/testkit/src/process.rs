@@ -17,9 +17,15 @@ pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// How much of a server's log an error shows.
 const TAIL: usize = 1_500;
 
+/// A variable of the environment, unless it is empty.
+#[expect(clippy::disallowed_methods, reason = "tests and launchers have no configuration of their own")]
+pub(crate) fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The folders of `PATH`, in order.
 pub(crate) fn path_folders() -> Vec<PathBuf> {
-    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+    variable("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 /// Whether `path` is a file that may be executed.
@@ -31,7 +37,10 @@ pub(crate) fn is_program(path: &Path) -> bool {
 pub(crate) fn version(program: &Path) -> Option<(u32, u32)> {
     let output = Command::new(program).arg("--version").current_dir("/").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let number = text.split_whitespace().map(|word| word.trim_start_matches('v')).find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let number = text
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('v'))
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     Some((parts.next()?, parts.next().unwrap_or(0)))
 }

@@ -8,6 +8,7 @@ use crate::{
     LaunchError,
     nats::{NatsOptions, NatsServer},
     postgres::{FIRST_DATABASE, PostgresOptions, PostgresServer},
+    process,
 };
 use std::path::PathBuf;
 use tokio::sync::OnceCell;
@@ -48,14 +49,16 @@ pub async fn shared() -> &'static Shared {
 /// # Errors
 /// When a server is not installed or does not start.
 pub async fn start() -> Result<Shared, LaunchError> {
-    let given = |name| std::env::var(name).ok().filter(|url: &String| !url.is_empty());
+    let given = |name| process::variable(name).and_then(|url| url.into_string().ok());
     let database_url = match given(DATABASE_VARIABLE) {
         Some(url) => url,
         None => PostgresServer::start(&folder().join("postgres"), postgres_options()).await?.url(FIRST_DATABASE),
     };
     let nats_url = match given(NATS_VARIABLE) {
         Some(url) => url,
-        None => NatsServer::start(&folder().join("nats"), NatsOptions { max_mem: 2 << 30, ..NatsOptions::default() }).await?.url(),
+        None => NatsServer::start(&folder().join("nats"), NatsOptions { max_mem: 2 << 30, ..NatsOptions::default() })
+            .await?
+            .url(),
     };
     Ok(Shared { database_url, nats_url })
 }
@@ -77,7 +80,7 @@ pub async fn stop() -> Result<(), LaunchError> {
 
 /// `target/testkit` of the workspace.
 pub fn folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+    let target = process::variable("CARGO_TARGET_DIR").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")),
         |given| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(given),
     );

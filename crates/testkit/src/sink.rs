@@ -12,7 +12,7 @@
 //! | `full` | RCPT: `552 5.2.2` |
 //! | `busy` | RCPT: `421 4.3.2`, and closes |
 //! | `reject-data` | final dot: `554 5.7.1`, nothing kept |
-//! | `drop-before-dot` | DATA: resets the connection instead of the 354, nothing kept |
+//! | `drop-before-dot` | DATA: closes the connection instead of the 354, nothing kept |
 //! | `cut-body` | 354, then resets the connection after 1,000 octets of body, nothing kept; a client that had sent its dot by then is in doubt |
 //! | `drop-after-dot` | keeps the copy and closes without a reply |
 //! | `hang-after-dot` | keeps the copy and says nothing for [`SinkConfig::hang`], then closes |

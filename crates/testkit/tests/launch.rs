@@ -13,7 +13,12 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn quick() -> PostgresOptions {
-    PostgresOptions { fsync: false, shared_buffers: "16MB".to_owned(), stop_on_drop: true, ..PostgresOptions::default() }
+    PostgresOptions {
+        fsync: false,
+        shared_buffers: "16MB".to_owned(),
+        stop_on_drop: true,
+        ..PostgresOptions::default()
+    }
 }
 
 #[tokio::test]
@@ -39,6 +44,24 @@ async fn a_private_postgres_is_found_again_survives_a_kill_and_ends_when_told() 
     assert!(!PostgresServer::is_running(&dir));
     let again = PostgresServer::start(&dir, quick()).await.unwrap();
     assert_eq!(again.url("postgres"), url);
+}
+
+#[tokio::test]
+async fn data_goes_elsewhere_when_the_database_user_cannot_reach_the_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let closed = folder("closed");
+    std::fs::create_dir_all(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let dir = closed.join("postgres");
+    let server = PostgresServer::start(&dir, quick()).await.unwrap();
+    let (data, url) = (server.data_dir().to_owned(), server.url("postgres"));
+    // Only root's instance runs as somebody else.
+    assert_eq!(data.starts_with(&dir), rustix::process::geteuid().as_raw() != 0);
+    let again = PostgresServer::start(&dir, quick()).await.unwrap();
+    assert_eq!(again.url("postgres"), url);
+    drop(server);
+    PostgresServer::remove(&dir).await.unwrap();
+    assert!(!data.exists() && !dir.exists());
 }
 
 #[tokio::test]

@@ -26,8 +26,26 @@ const FIRST: [&str; 24] = [
     "Nora", "Oskar", "Priya", "Quentin", "Rosa", "Søren", "Tomasz", "Uma", "Viktor", "Wanda", "Zoë",
 ];
 const LAST: [&str; 20] = [
-    "Adeyemi", "Brandt", "Castillo", "Dubois", "Eriksen", "Ferrari", "García", "Haddad", "Ivanova", "Jensen",
-    "Kowalski", "Lindqvist", "Moreau", "Nakamura", "Okafor", "Petrov", "Quiroga", "Rossi", "Schäfer", "Tanaka",
+    "Adeyemi",
+    "Brandt",
+    "Castillo",
+    "Dubois",
+    "Eriksen",
+    "Ferrari",
+    "García",
+    "Haddad",
+    "Ivanova",
+    "Jensen",
+    "Kowalski",
+    "Lindqvist",
+    "Moreau",
+    "Nakamura",
+    "Okafor",
+    "Petrov",
+    "Quiroga",
+    "Rossi",
+    "Schäfer",
+    "Tanaka",
 ];
 const CITIES: [&str; 10] =
     ["Bergen", "Dakar", "Genoa", "Hamburg", "Lisbon", "Marseille", "Osaka", "Porto", "Tallinn", "Valparaíso"];

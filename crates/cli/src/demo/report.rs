@@ -115,17 +115,20 @@ fn uuid_of(message_id: &str) -> &str {
 pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     // At most the length of a list in memory: neither cast loses anything that shows.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "see above"
+    )]
     let index = (last as f64 * share).round() as usize;
     sorted[index.min(last)]
 }
 
 /// The table by receiver site.
 pub fn table(sites: &[SiteFigures]) -> String {
-    let mut table = Table::new(
-        1,
-        &["receiver", "accepted", "delivered", "deferred first", "bounced", "other", "p50", "p99"],
-    );
+    let mut table =
+        Table::new(1, &["receiver", "accepted", "delivered", "deferred first", "bounced", "other", "p50", "p99"]);
     let cell = |ms: Option<f64>| ms.map_or("-".to_owned(), millis);
     for site in sites {
         table.row(vec![

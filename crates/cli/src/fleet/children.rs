@@ -126,7 +126,9 @@ pub async fn stop(members: &mut [Member]) {
         member.terminate();
     }
     let deadline = Instant::now() + STOP_LIMIT;
-    while Instant::now() < deadline && members.iter_mut().any(|member| member.child.is_some() && member.ended().is_none()) {
+    while Instant::now() < deadline
+        && members.iter_mut().any(|member| member.child.is_some() && member.ended().is_none())
+    {
         tokio::time::sleep(POLL).await;
     }
     for member in members {

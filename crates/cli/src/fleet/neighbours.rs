@@ -74,9 +74,10 @@ impl Neighbours {
         let kept = fs::read_to_string(&file).ok().and_then(|text| PresentedKey::parse(text.trim()));
         let known = match kept {
             None => false,
-            Some(kept) => store.api_key(kept.id).await?.is_some_and(|key| {
-                key.revoked_at.is_none() && key.tenant.is_none() && kept.proves(&key.secret_sha256)
-            }),
+            Some(kept) => store
+                .api_key(kept.id)
+                .await?
+                .is_some_and(|key| key.revoked_at.is_none() && key.tenant.is_none() && kept.proves(&key.secret_sha256)),
         };
         if !known {
             let (_, token) = mint_admin_key(&store, "local fleet").await?;

@@ -107,8 +107,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let here = || format!("cannot write {}", path.display());
     let fresh = path.with_extension("fresh");
     let _from_before = fs::remove_file(&fresh);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).with_context(here)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).with_context(here)?;
     file.write_all(bytes).with_context(here)?;
     fs::rename(&fresh, path).with_context(here)
 }

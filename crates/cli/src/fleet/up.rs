@@ -187,10 +187,9 @@ fn lock(dir: &Path) -> anyhow::Result<fs::File> {
     let file = fs::OpenOptions::new().create(true).append(true).open(&path).with_context(here)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(Failure::finding(format!(
-            "a local fleet runs in {} already; see `mailfleet status`",
-            dir.display()
-        ))),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(Failure::finding(format!("a local fleet runs in {} already; see `mailfleet status`", dir.display())))
+        }
         Err(fs::TryLockError::Error(error)) => Err(error).with_context(here),
     }
 }

@@ -57,14 +57,14 @@ fn mjml_becomes_html_once_and_its_tags_work_for_each_recipient() {
     let html = mail.body_html(0).unwrap();
     assert!(html.contains("Hi Zoë &lt;b&gt;"), "{html}");
     assert!(html.contains("href=\"https:&#x2f;&#x2f;shop.test&#x2f;pot?to=Zo%C3%AB%20%3Cb%3E\""), "{html}");
-    assert_eq!(html.matches("<td>Tea</td>").count(), 1);
+    assert_eq!(html.matches(">Tea</td></tr><tr>").count(), 1, "{html}");
     assert_eq!(html.matches("dear").count(), 1);
     assert!(html.contains("style=\"font-size: 20px"), "{html}");
-    assert!(html.contains("<p>Example Ltd</p>"));
+    assert!(html.contains(">Example Ltd</p>"));
     let text = mail.body_text(0).unwrap();
     assert_eq!(
         text.replace("\r\n", "\n"),
-        "Tea & 3\n\nBuy \"Tea\" (https://shop.test/tea?to=Zo%C3%AB%20%3Cb%3E)\nPot & 30 dear\n\nBuy \"Pot\" (https://shop.test/pot?to=Zo%C3%AB%20%3Cb%3E)\n\nExample Ltd\n\nTea\nPot\n"
+        "Tea & 3 \nBuy \"Tea\" (https://shop.test/tea?to=Zo%C3%AB%20%3Cb%3E)\nPot & 30 dear\nBuy \"Pot\" (https://shop.test/pot?to=Zo%C3%AB%20%3Cb%3E)\n\nExample Ltd\n\nTea\nPot\n"
     );
 }
 
@@ -221,21 +221,29 @@ fn an_html_template_keeps_loops_in_tables_and_inlines_its_styles() {
 }
 
 #[test]
-fn a_template_of_ten_kilobytes_is_rendered_in_microseconds() {
-    let row = "<tr><td style=\"padding:4px\">{{ a }} and {{ b }}</td><td>Some words of text that stand in the mail</td></tr>";
-    let html = format!("<html><body><table>{}</table></body></html>", row.repeat(95));
+fn a_template_of_ten_kilobytes_costs_no_html_parsing_to_render() {
+    let rows: String = "abcdefghij"
+        .chars()
+        .map(|name| {
+            let filler = "<td style=\"padding:4px\">Some words of text that stand in the mail</td>\n".repeat(13);
+            format!("<tr>{filler}<td>{{{{ {name} }}}}</td></tr>\n")
+        })
+        .collect();
+    let html = format!("<html><body><table>\n{rows}</table></body></html>");
+    assert!((9_500..11_000).contains(&html.len()), "{}", html.len());
     let mut mail = source(Body::Template { content: content_id() });
     mail.lane = Lane::Bulk;
-    let prepared = Prepared::new(&mail, Some(&compile(&template("Hi {{ a }}", &html))), None, &Limits::default()).unwrap();
-    let variables = json!({ "a": "Ann", "b": "Bob", "c": 1, "d": 2, "e": 3, "f": 4, "g": 5, "h": 6, "i": 7, "j": 8 });
+    let compiled = compile(&template("Hi {{ a }}", &html));
+    let prepared = Prepared::new(&mail, Some(&compiled), None, &Limits::default()).unwrap();
+    let variables = json!({ "a": "Ann", "b": "Böb", "c": 1, "d": 2, "e": 3, "f": 4, "g": 5, "h": 6, "i": 7, "j": 8 });
     let variables = variables.to_string();
-    let started = std::time::Instant::now();
-    let rounds = 200;
-    for _ in 0..rounds {
+    let time = || {
+        let started = std::time::Instant::now();
         render(&prepared, &variables).unwrap();
-    }
-    let each = started.elapsed() / rounds;
-    println!("{each:?} for {} octets", render(&prepared, &variables).unwrap().mime.len());
-    // Generous: this runs without optimisation, beside other tests.
-    assert!(each.as_millis() < 20, "{each:?}");
+        started.elapsed()
+    };
+    let best = (0..300).map(|_| time()).min().unwrap();
+    println!("{best:?} for {} octets", render(&prepared, &variables).unwrap().mime.len());
+    // A hundred times what it costs with optimisation: only a slip into parsing HTML per mail comes near.
+    assert!(best.as_millis() < 6, "{best:?}");
 }

@@ -88,12 +88,7 @@ pub struct MailDraft {
 }
 
 /// Looks at all fields of a mail; `None` when one is at fault.
-pub fn mail(
-    faults: &mut Faults,
-    given: Option<v1::Mail>,
-    default_lane: Lane,
-    now: DateTime<Utc>,
-) -> Option<MailDraft> {
+pub fn mail(faults: &mut Faults, given: Option<v1::Mail>, default_lane: Lane, now: DateTime<Utc>) -> Option<MailDraft> {
     let Some(given) = given else {
         faults.add("mail", "is missing; say what to send");
         return None;

@@ -11,10 +11,10 @@ mod when;
 
 pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
 pub use names::{campaign, email, id, idempotency_key, name, optional_id};
-pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, recipients};
+pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, recipients};
 pub use text::{free_text, reason};
 pub use variables::json_object;
-pub use when::{Times, timestamp, times};
+pub use when::{Times, times, timestamp};
 
 use content::Finding;
 use proto::v1::{ErrorReason, Refusal};
@@ -79,6 +79,7 @@ impl Faults {
     }
 
     /// What was found.
+    #[cfg(test)]
     pub fn into_vec(self) -> Vec<Violation> {
         self.0
     }

@@ -55,7 +55,9 @@ pub fn recipients(given: Vec<Recipient>, max: usize) -> Result<Recipients, Viola
 fn one(position: u32, recipient: Recipient) -> Result<Accepted, Violation> {
     let mailbox = match recipient.email.parse() {
         Ok(mailbox) => mailbox,
-        Err(_) => return Err(email(format!("recipients[{position}].email"), &recipient.email).expect_err("fails again")),
+        Err(_) => {
+            return Err(email(format!("recipients[{position}].email"), &recipient.email).expect_err("fails again"));
+        }
     };
     json_object(&recipient.variables_json).map_err(|fault| {
         let field = format!("recipients[{position}].variables_json");
@@ -123,7 +125,8 @@ mod tests {
         let looked = recipients(given, MAX_BATCH).expect("neither none nor too many");
         assert_eq!(looked.accepted.iter().map(|one| one.position).collect::<Vec<_>>(), [0, 4]);
         assert_eq!(looked.accepted[0].variables, "{}");
-        let refused: Vec<_> = looked.refused.iter().map(|(at, fault)| (*at, fault.field.as_str(), fault.reason)).collect();
+        let refused: Vec<_> =
+            looked.refused.iter().map(|(at, fault)| (*at, fault.field.as_str(), fault.reason)).collect();
         assert_eq!(
             refused,
             [

@@ -146,7 +146,9 @@ mod tests {
         for bad in ["[]", "1", "null", "\"{}\""] {
             assert_eq!(json_object(bad), Err(VariablesFault::NotAnObject), "{bad}");
         }
-        for bad in ["{", "{} {}", "{'a':1}", "{\"a\":NaN}", "{\"a\":1e999}", "  ", r#"{"a":"\ud800"}"#, "{\"a\":\"\n\"}"] {
+        for bad in
+            ["{", "{} {}", "{'a':1}", "{\"a\":NaN}", "{\"a\":1e999}", "  ", r#"{"a":"\ud800"}"#, "{\"a\":\"\n\"}"]
+        {
             assert_eq!(json_object(bad), Err(VariablesFault::NotJson), "{bad}");
         }
     }

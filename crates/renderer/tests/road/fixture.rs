@@ -2,6 +2,7 @@
 
 use crate::zone::Zone;
 use bus::{Bus, BusConfig, Job, Letter, cut_jobs, topology};
+use chrono::SubsecRound;
 use content::{Body, CompiledTemplate, MailSource, NameAddr, ReturnPath, SigningKey, TemplateSource};
 use domain::{
     BatchId, ContentId, DkimKeyId, DomainName, Lane, Mailbox, MessageId, SendingDomainId, ShardCount, SiteId, TenantId,
@@ -161,7 +162,7 @@ impl Fleet {
         let source = content(tenant, ContentKind::Mail, &source);
         let id = source.id;
         let site = SiteId::of_domain(RECEIVER);
-        let expires_at = now + chrono::Duration::days(1);
+        let expires_at = now.trunc_subsecs(6) + chrono::Duration::days(1);
         let recipient = |index| -> Mailbox { format!("r{index}@{RECEIVER}").parse().unwrap() };
         let messages: Vec<_> = (0..)
             .zip(variables)

@@ -9,6 +9,7 @@ use bus::{BusConfig, Letter, MAX_MIME_BYTES};
 use domain::{Closing, Lane, fact::FactKind};
 use fixture::{Fleet, Mail, config, press_of, variables};
 use mail_auth::DkimResult;
+use press::Verdict;
 use service::Sealer;
 use std::{sync::Arc, time::Duration};
 use store::Whereabouts;
@@ -135,6 +136,21 @@ async fn a_chunk_waits_with_the_broker_while_the_database_is_away() {
 
     fleet.renderer(config()).await;
     assert_eq!(fleet.letters(Lane::Bulk, 2).await.len(), 2);
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_been_loaded_once_needs_the_database_no_more() {
+    let fleet = Fleet::start().await;
+    let store = fleet.database.store().await;
+    let press = press_of(&store, Sealer::new(&fixture::MASTER_KEY));
+    let jobs = fleet.release(Lane::Bulk, &Mail::small(), &variables(2)).await;
+    let other = fleet.release(Lane::Bulk, &Mail::of_size(100), &variables(1)).await;
+    let first = press.render(&jobs[0]).await.unwrap();
+    store.close().await;
+    assert_eq!(press.render(&jobs[0]).await.unwrap(), first);
+    assert_ne!(press.render(&jobs[1]).await.unwrap(), first);
+    assert_eq!(press.render(&other[0]).await.unwrap_err().verdict(), Verdict::Hold);
     fleet.end().await;
 }
 

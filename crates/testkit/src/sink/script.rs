@@ -20,7 +20,7 @@ pub enum Behaviour {
     Busy,
     /// 554 to the final dot.
     RejectData,
-    /// Reset instead of the 354.
+    /// Closed instead of the 354.
     DropBeforeDot,
     /// Reset within the body.
     CutBody,

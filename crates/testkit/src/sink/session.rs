@@ -107,7 +107,7 @@ impl Handler for SinkSession {
         let answer = Answer::new(354, "end with a dot");
         if self.asks_for(Behaviour::DropBeforeDot) {
             self.shared.dropped();
-            answer.then(Then::Reset)
+            answer.then(Then::CloseSilently)
         } else if self.asks_for(Behaviour::CutBody) {
             self.shared.dropped();
             answer.then(Then::ResetInBody(CUT_AFTER))

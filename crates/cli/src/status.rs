@@ -1,6 +1,6 @@
 //! `status`: what runs, whether it is ready, who holds what, how much waits.
 
-use super::{http, state::Process};
+use crate::fleet::{Process, http};
 use crate::{
     exit::Exit,
     output::{Output, Table, grouped, safe},
@@ -132,8 +132,7 @@ fn told(status: &Status) -> String {
     for (owner, names) in by_owner(&status.leases) {
         text.push_str(&format!("{} holds {}\n", safe(&owner), names.join(", ")));
     }
-    let ended: Vec<&str> =
-        status.leases.iter().filter(|lease| !lease.live).map(|lease| lease.name.as_str()).collect();
+    let ended: Vec<&str> = status.leases.iter().filter(|lease| !lease.live).map(|lease| lease.name.as_str()).collect();
     if !ended.is_empty() {
         text.push_str(&format!("nobody holds {}\n", ended.join(", ")));
     }
