@@ -231,7 +231,11 @@ fn mjml_finding(hidden: &Protected, error: &MjmlError) -> Finding {
         }
         MjmlError::SizeLimit { .. } => return Finding::new("mjml", "is too large", "make it smaller"),
         MjmlError::ParserError { source, .. } => {
-            return Finding::new("mjml", format!("does not parse: {source}"), "close each element and quote attributes");
+            return Finding::new(
+                "mjml",
+                format!("does not parse: {source}"),
+                "close each element and quote attributes",
+            );
         }
     };
     Finding::new("mjml", problem, "see the MJML reference; includes are not taken").at(Some(hidden.line_at(at.start)))

@@ -348,9 +348,10 @@ impl BodyHash {
 /// Copies a line with every run of spaces and tabs made one space.
 fn compress(line: &[u8], out: &mut Vec<u8>) {
     // Without early exit, so that the compiler can take many octets at a time.
-    let is_plain = line.iter().zip(line.iter().skip(1)).fold(true, |plain, (one, two)| {
-        plain & !((*one == b' ') & (*two == b' ')) & (*one != b'\t')
-    });
+    let is_plain = line
+        .iter()
+        .zip(line.iter().skip(1))
+        .fold(true, |plain, (one, two)| plain & !((*one == b' ') & (*two == b' ')) & (*one != b'\t'));
     if is_plain {
         out.extend_from_slice(line);
         return;

@@ -37,9 +37,8 @@ pub(crate) fn scope(json: &str, defaults: &Arc<Values>, limits: &Limits) -> Resu
         Values::new()
     } else {
         // The parser's own words repeat what it read: only where it stopped is told.
-        serde_json::from_str(json).map_err(|error| {
-            RenderError::Variables(format!("are not a JSON object, see column {}", error.column()))
-        })?
+        serde_json::from_str(json)
+            .map_err(|error| RenderError::Variables(format!("are not a JSON object, see column {}", error.column())))?
     };
     Ok(Value::from_object(Scope { variables, defaults: defaults.clone() }))
 }

@@ -14,6 +14,12 @@
 //!   ends within its fuel, which bounds time and memory together.
 //! - A failure to render is the recipient's alone and names the variable, part and line.
 //!
+//! The template language is MiniJinja without includes, macros and `do`: `{{ name }}`, `if`, `for`, `set`,
+//! `with`, `filter` and `raw`, and the filters, tests and functions that a [`Finding`] lists when another is
+//! used. A template cannot make lists grow: `a * b` wants both marked as numbers (`a | float * b | int`),
+//! `a + b` one of them, and texts are joined with `~`. In HTML every value is escaped unless it is marked
+//! `| safe`; in subject, text and header values none is.
+//!
 //! Nothing here does I/O or reads a clock, and nothing is logged.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -7,9 +7,8 @@
 use std::fmt::Write;
 
 /// Elements without content (HTML, 13.1.2).
-const VOID: [&str; 14] = [
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
-];
+const VOID: [&str; 14] =
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 /// Elements whose content is text alone.
 const RAW_TEXT: [&str; 7] = ["style", "script", "title", "textarea", "mj-style", "mj-title", "mj-preview"];
 /// Elements that are closed by the next of their kind.
@@ -82,7 +81,8 @@ pub(crate) fn protect(source: &str) -> Protected {
     while source.contains(&marker) {
         marker.push('q');
     }
-    let out = Protected { text: String::with_capacity(source.len()), depth: 0, unclosed: None, tags: Vec::new(), marker };
+    let out =
+        Protected { text: String::with_capacity(source.len()), depth: 0, unclosed: None, tags: Vec::new(), marker };
     let mut scanner = Scanner { source, at: 0, line: 1, mode: Mode::Text, opening: None, open: Vec::new(), out };
     scanner.run();
     scanner.note_unclosed(0);
@@ -152,15 +152,18 @@ impl<'a> Scanner<'a> {
 
     /// Takes one step through markup that starts no template tag.
     fn markup(&mut self, rest: &'a str) {
-        let step = rest.chars().next().map_or(1, char::len_utf8);
+        // Whatever changes the mode starts with one of these, so all up to the next is taken at once.
+        let first = rest.chars().next().map_or(1, char::len_utf8);
+        let special = |c| matches!(c, '<' | '>' | '{' | '-' | '"' | '\'');
+        let step = rest[first..].find(special).map_or(rest.len(), |next| first + next);
         match self.mode {
             Mode::Text => {
                 let after = rest.as_bytes().get(1).copied().unwrap_or(b' ');
                 if rest.starts_with("<!--") {
                     self.mode = Mode::Comment;
                     self.copy(4);
-                } else if rest.starts_with("</") {
-                    self.close(&name_of(&rest[2..]));
+                } else if let Some(name) = rest.strip_prefix("</") {
+                    self.close(&name_of(name));
                     self.mode = Mode::Tag(None);
                     self.copy(2);
                 } else if rest.starts_with('<') && after.is_ascii_alphabetic() {
@@ -183,9 +186,10 @@ impl<'a> Scanner<'a> {
                 }
             }
             Mode::RawText => {
-                let ends = self.open.last().is_none_or(|(name, _)| {
-                    rest.strip_prefix("</").is_some_and(|after| name_of(after) == *name)
-                });
+                let ends = self
+                    .open
+                    .last()
+                    .is_none_or(|(name, _)| rest.strip_prefix("</").is_some_and(|after| name_of(after) == *name));
                 if ends {
                     self.mode = Mode::Text;
                 } else {
@@ -357,10 +361,14 @@ impl Protected {
 
     /// The stand-ins as plain words instead of comments, for readers that drop comments.
     pub(crate) fn as_words(&self, text: &str) -> String {
-        self.rebuild_with(text, |out, literal| out.push_str(literal), |out, index| {
-            let done = write!(out, "{}{index}x", self.marker);
-            debug_assert!(done.is_ok());
-        })
+        self.rebuild_with(
+            text,
+            |out, literal| out.push_str(literal),
+            |out, index| {
+                let done = write!(out, "{}{index}x", self.marker);
+                debug_assert!(done.is_ok());
+            },
+        )
     }
 
     fn stand_in_at(&self, text: &str) -> Option<(usize, usize)> {

@@ -41,7 +41,11 @@ impl Encoding {
         let is_control = |byte: u8| (byte < 0x20 && byte != b'\n' && byte != b'\t') | (byte == 0x7f);
         let controls = bytes.iter().fold(false, |found, byte| found | is_control(*byte));
         let fits = || text.split('\n').all(|line| line.len() <= MAX_LINE);
-        if wide == 0 && !controls && fits() && !text.contains(BOUNDARY) { Self::SevenBit } else { Self::QuotedPrintable }
+        if wide == 0 && !controls && fits() && !text.contains(BOUNDARY) {
+            Self::SevenBit
+        } else {
+            Self::QuotedPrintable
+        }
     }
 
     pub(crate) fn encode_into(self, text: &str, out: &mut Vec<u8>) {

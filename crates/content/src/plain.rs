@@ -52,7 +52,8 @@ fn flatten(html: &str) -> Result<String, lol_html::errors::RewritingError> {
             Ok(())
         }),
     ];
-    let settings = handlers.into_iter().fold(RewriteStrSettings::new(), RewriteStrSettings::append_element_content_handler);
+    let settings =
+        handlers.into_iter().fold(RewriteStrSettings::new(), RewriteStrSettings::append_element_content_handler);
     let settings = settings.append_document_content_handler(doc_comments!(|c| {
         c.remove();
         Ok(())
@@ -194,7 +195,8 @@ mod tests {
 
     #[test]
     fn loops_in_tables_stay_around_their_rows() {
-        let html = "<table>{% for x in xs %}<tr><td>{{ x.a }}</td><td>{{ x.b }}</td></tr>{% endfor %}</table><p>End</p>";
+        let html =
+            "<table>{% for x in xs %}<tr><td>{{ x.a }}</td><td>{{ x.b }}</td></tr>{% endfor %}</table><p>End</p>";
         assert_eq!(text(html), "{% for x in xs %}{{ x.a }} {{ x.b }}\n{% endfor %}\nEnd\n");
     }
 

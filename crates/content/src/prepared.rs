@@ -8,13 +8,14 @@ use crate::mime::{self, BuiltBody, TextPart};
 use crate::raw::RawMail;
 use crate::validate::{feedback_id, https_url, list_id, mailto_url};
 use crate::{
-    Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey, Unsubscribe,
-    verp,
+    Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey,
+    Unsubscribe, verp,
 };
 use bytes::Bytes;
 use domain::{CampaignId, EnvelopeSender, Lane, Mailbox, MessageId, TenantId};
 use minijinja::value::Value;
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 /// The sender's own name in a `Feedback-ID` that the caller did not give.
@@ -56,7 +57,7 @@ struct UnsubscribeParts {
 }
 
 /// One recipient's mail.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RenderRequest<'a> {
     /// The message; Message-ID, Date, boundary and signature time derive from it.
     pub message_id: MessageId,
@@ -73,7 +74,7 @@ pub struct RenderRequest<'a> {
 }
 
 /// A finished mail.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rendered {
     /// The `MAIL FROM` address.
     pub envelope_sender: EnvelopeSender,
@@ -83,6 +84,25 @@ pub struct Rendered {
     pub smtputf8: bool,
     /// Whether the body needs 8BITMIME. Only raw mail ever does.
     pub eight_bit: bool,
+}
+
+// Neither shows what is in the mail: it may end up in a log.
+impl fmt::Debug for RenderRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenderRequest").field("message_id", &self.message_id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendered").field("octets", &self.mime.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("lane", &self.lane).finish_non_exhaustive()
+    }
 }
 
 impl Prepared {
@@ -300,12 +320,7 @@ impl Prepared {
         Ok(mime::build(&parts, token))
     }
 
-    fn list_fields(
-        &self,
-        fields: &mut Fields,
-        request: &RenderRequest<'_>,
-        scope: &Value,
-    ) -> Result<(), RenderError> {
+    fn list_fields(&self, fields: &mut Fields, request: &RenderRequest<'_>, scope: &Value) -> Result<(), RenderError> {
         if let Some(UnsubscribeParts { url, mailto, one_click }) = &self.unsubscribe {
             let refused = |field: &str, problem| RenderError::Header { field: field.to_owned(), problem };
             let mut ways = Vec::with_capacity(2);

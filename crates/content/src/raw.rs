@@ -217,7 +217,9 @@ mod tests {
     #[test]
     fn a_from_field_has_one_mailbox() {
         let ann: Mailbox = "ann@example.com".parse().unwrap();
-        for text in ["ann@example.com", " Ann <ann@example.com>", "\"A, \\\"B\\\"\"\r\n <ann@example.com>", "<ann@example.com>"] {
+        for text in
+            ["ann@example.com", " Ann <ann@example.com>", "\"A, \\\"B\\\"\"\r\n <ann@example.com>", "<ann@example.com>"]
+        {
             assert_eq!(one_mailbox(text).as_ref(), Some(&ann), "{text}");
         }
         for text in [

@@ -1,6 +1,6 @@
 //! What accepting a call checks, before anything is stored.
 
-use crate::compile::{derived_text, hide_tags, syntax};
+use crate::compile::{hide_tags, syntax};
 use crate::engine::has_tags;
 use crate::raw::RawMail;
 use crate::{Body, FeedbackId, Finding, Limits, MailSource, NameAddr, ReturnPath, Unsubscribe, header};
@@ -119,13 +119,8 @@ impl MailSource {
         if let Some(text) = text {
             findings.extend(syntax("body.text", text, limits));
         }
-        match html.as_ref().map(|html| hide_tags("body.html", html, limits)) {
-            Some(Ok(hidden)) if text.is_none() => {
-                let mut warnings = Vec::new();
-                derived_text("body.html", &hidden, limits, &mut warnings);
-            }
-            Some(Err(finding)) => findings.push(finding),
-            Some(Ok(_)) | None => {}
+        if let Some(Err(finding)) = html.as_ref().map(|html| hide_tags("body.html", html, limits)) {
+            findings.push(finding);
         }
     }
 }

@@ -60,7 +60,7 @@ const OTHER_FILTERS: [&str; 20] = [
     "unique",
 ];
 
-const TESTS: [&str; 36] = [
+const TESTS: [&str; 39] = [
     "!=",
     "<",
     "<=",
@@ -81,6 +81,7 @@ const TESTS: [&str; 36] = [
     "greaterthan",
     "gt",
     "in",
+    "int",
     "integer",
     "iterable",
     "le",
@@ -94,13 +95,12 @@ const TESTS: [&str; 36] = [
     "odd",
     "safe",
     "sequence",
+    "startingwith",
     "string",
     "true",
     "undefined",
+    "upper",
 ];
-
-/// Tests beside those that start as [`TESTS`] do.
-const MORE_TESTS: [&str; 3] = ["int", "startingwith", "upper"];
 
 /// What in a part is not taken, with its line. The part parses.
 pub(crate) fn vet(part: &str, source: &str) -> Result<(), Finding> {
@@ -115,13 +115,13 @@ pub(crate) fn vet(part: &str, source: &str) -> Result<(), Finding> {
 struct Refused {
     span: Span,
     problem: String,
-    fix: &'static str,
+    fix: String,
 }
 
 type Vetted = Result<(), Refused>;
 
-fn refuse(span: Span, problem: impl Into<String>, fix: &'static str) -> Vetted {
-    Err(Refused { span, problem: problem.into(), fix })
+fn refuse(span: Span, problem: impl Into<String>, fix: impl Into<String>) -> Vetted {
+    Err(Refused { span, problem: problem.into(), fix: fix.into() })
 }
 
 fn body(stmts: &[Stmt<'_>]) -> Vetted {
@@ -206,7 +206,7 @@ fn expr(node: &Expr<'_>) -> Vetted {
         Expr::Filter(node) => filter(node, node.span()),
         Expr::Test(node) => {
             if !is_test(node.name) {
-                return refuse(node.span(), format!("uses the test {}, which is not taken", node.name), TEST_FIX);
+                return refuse(node.span(), format!("uses the test {}, which is not taken", node.name), test_fix());
             }
             expr(&node.expr)?;
             arguments(&node.args, node.span())
@@ -239,17 +239,22 @@ fn expr(node: &Expr<'_>) -> Vetted {
     }
 }
 
-const FILTER_FIX: &str = "see the list of filters in the documentation";
-const TEST_FIX: &str = "see the list of tests in the documentation";
+fn filter_fix() -> String {
+    format!("use one of {}, {}", SCALAR_FILTERS.join(", "), OTHER_FILTERS.join(", "))
+}
+
+fn test_fix() -> String {
+    format!("use one of {}", TESTS.join(" "))
+}
 
 fn is_test(name: &str) -> bool {
-    TESTS.contains(&name) || MORE_TESTS.contains(&name)
+    TESTS.contains(&name)
 }
 
 fn filter(node: &Filter<'_>, span: Span) -> Vetted {
     let name = node.name;
     if !SCALAR_FILTERS.contains(&name) && !OTHER_FILTERS.contains(&name) {
-        return refuse(span, format!("uses the filter {name}, which is not taken"), FILTER_FIX);
+        return refuse(span, format!("uses the filter {name}, which is not taken"), filter_fix());
     }
     optional(node.expr.as_ref())?;
     arguments(&node.args, span)?;
@@ -270,7 +275,7 @@ fn named_test(argument: Option<&CallArg<'_>>, span: Span) -> Vetted {
     match argument {
         None => Ok(()),
         Some(CallArg::Pos(name)) if text(name).is_some_and(is_test) => Ok(()),
-        Some(_) => refuse(span, "uses a test that is not taken", TEST_FIX),
+        Some(_) => refuse(span, "uses a test that is not taken", test_fix()),
     }
 }
 

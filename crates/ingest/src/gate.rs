@@ -1,12 +1,7 @@
 //! The gate in front of every call of the API: the caller is known, the number of calls is bounded and the
 //! deadline is set before the first octet of a request's body is read.
 
-use crate::{
-    Fault,
-    auth::KeyRing,
-    metrics::{Metrics, RefusalLabels},
-    status::reason_name,
-};
+use crate::{Fault, auth::KeyRing, metrics::Metrics, status::reason_name};
 use http::{HeaderMap, Request, Response};
 use std::{
     future::Future,
@@ -123,7 +118,7 @@ impl Gate {
         let reason = status.get_details_error_info().map_or_else(String::new, |info| info.reason);
         let known = (0..).map_while(|code| proto::v1::ErrorReason::try_from(code).ok()).map(reason_name);
         let reason = known.into_iter().find(|name| *name == reason).unwrap_or("OTHER");
-        self.metrics.refusals.get_or_create(&RefusalLabels { reason }).inc();
+        self.metrics.count_refusal(reason);
     }
 }
 

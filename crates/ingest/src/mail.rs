@@ -5,6 +5,7 @@ use crate::{
     auth::{Caller, KeyRing, Scope},
     intake::{Intake, Kind, Taken},
     message,
+    status::reason_name,
     validate::id,
     wire::duration,
 };
@@ -81,7 +82,8 @@ impl Mail {
             Err(fault) => {
                 let refusals = fault.refusals();
                 let retry_after = fault.retry_after().map(duration);
-                // Counts and logs as any other refusal.
+                // The stream as a whole succeeds, so the gate does not see this refusal.
+                self.intake.metrics.count_refusal(reason_name(fault.reason()));
                 let status = Status::from(fault);
                 stream_messages_response::Outcome::Refused(StreamRefusal {
                     code: status.code().into(),

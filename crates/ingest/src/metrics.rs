@@ -75,11 +75,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Counts a refusal.
+    pub(crate) fn count_refusal(&self, reason: &'static str) {
+        self.refusals.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
     /// Puts all of them into a registry.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("ingest");
         registry.register("accepted_messages", "Messages accepted, after their commit", self.accepted.clone());
-        registry.register("refused_calls", "Calls refused, by reason", self.refusals.clone());
+        registry.register("refused_calls", "Calls and mails of streams refused, by reason", self.refusals.clone());
         registry.register(
             "refused_recipients",
             "Recipients of batches refused beside accepted ones; many mean a list of poor quality",

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test ends at its first surprise")]
 
 use bus::{Bus, BusConfig};
-use ingest::{Ingest, IngestConfig, Neighbours, keys::MintedKey};
+use mailfleet_ingest::{Ingest, IngestConfig, Neighbours, keys::MintedKey};
 use proto::v1::{
     self, KeyScope, MessageState, domain_service_client::DomainServiceClient, mail::Content,
     mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient, recipient_result::Outcome,
@@ -350,9 +350,32 @@ async fn no_key_opens_more_than_its_own_doors() {
     let reads = house.key_with(&house.tenant, &[KeyScope::Read]).await.api_key;
     let refused = MailServiceClient::new(house.line(&reads)).send_message(send("a@example.org", "")).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "SCOPE_MISSING"));
+    // A key of the fleet acts for the tenant that it names, and for none by itself.
+    let mut fleet = MailServiceClient::new(house.line(&house.admin));
+    let refused = fleet.send_message(send("a@example.org", "")).await.unwrap_err();
+    assert_eq!(reason(&refused), "TENANT_UNNAMED");
+    let mut named = Request::new(send("a@example.org", ""));
+    named.metadata_mut().insert("mailfleet-tenant", house.tenant.parse().unwrap());
+    fleet.send_message(named).await.unwrap();
     let request = v1::CreateTenantRequest { name: "mine".to_owned() };
     let refused = TenantServiceClient::new(house.line(&house.key)).create_tenant(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_calls_share_commits_and_each_gets_its_own_answer() {
+    let house = House::start().await;
+    let calls = (0..200).map(|at| {
+        let mut mail = house.mail();
+        async move { mail.send_message(send(&format!("r{at}@example.org"), &format!("k{}", at % 150))).await }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    // Fifty keys were used twice, each time for another recipient.
+    assert_eq!((accepted.len(), refused.len()), (150, 50));
+    assert!(refused.into_iter().all(|answer| reason(&answer.unwrap_err()) == "IDEMPOTENCY_KEY_REUSED"));
+    let waiting: i64 = house.store.queues(None).await.unwrap().iter().map(|queue| queue.waiting).sum();
+    assert_eq!(waiting, 150);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,13 +59,13 @@ mod tests {
     async fn urgent_work_does_not_wait_for_bulk_that_fills_every_place() {
         let pool = Pool::new(1, 1);
         let (release, held) = mpsc::channel::<()>();
-        let bulk = tokio::spawn({
-            let pool = pool.clone();
-            async move { pool.run(Lane::Bulk, move || held.recv()).await }
-        });
-        assert_eq!(pool.run(Lane::Transactional, || 7).await, Ok(7));
-        release.send(()).unwrap();
-        assert_eq!(bulk.await.unwrap(), Ok(Ok(())));
+        let bulk = pool.run(Lane::Bulk, move || held.recv());
+        let urgent = async {
+            let done = pool.run(Lane::Transactional, || 7).await;
+            release.send(()).unwrap();
+            done
+        };
+        assert_eq!(tokio::join!(bulk, urgent), (Ok(Ok(())), Ok(7)));
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ impl Office {
             Ending::Again { class } => {
                 self.metrics.held(class);
                 let delay_ms = self.config.hold_delay.as_millis();
-                tracing::warn!(%lane, class, delivered, delay_ms, "left a chunk with the broker for later");
+                tracing::info!(%lane, class, delivered, delay_ms, "left a chunk with the broker for later");
                 handle.nak(self.config.hold_delay).await
             }
         };
@@ -68,8 +68,16 @@ impl Office {
 
     async fn chunk(&self, lane: Lane, jobs: Vec<Job>) -> Ending {
         let plates = self.plates(&jobs).await;
-        if let Some(error) = plates.values().find_map(|plate| held(plate.as_ref().err()?)) {
-            return Ending::Again { class: error.class() };
+        for error in plates.values().filter_map(|plate| plate.as_ref().err()) {
+            match error.verdict() {
+                // Told by the closing fact of each mail.
+                Verdict::Fail => {}
+                Verdict::Park => tracing::error!(%lane, error = %Chain(error), "mails cannot be rendered for now"),
+                Verdict::Hold => {
+                    tracing::warn!(%lane, error = %Chain(error), "cannot load what a chunk is made from");
+                    return Ending::Again { class: error.class() };
+                }
+            }
         }
         let (shards, seconds) = (self.shards, self.metrics.render_seconds(lane));
         let make = move || chunk::make(jobs, &plates, shards, &seconds);
@@ -148,10 +156,6 @@ const BUS: &str = "bus";
 /// The class of mail that no chunk can hold.
 const TOO_LARGE: &str = "chunk_too_large";
 
-fn held(error: &PressError) -> Option<&PressError> {
-    (error.verdict() == Verdict::Hold).then_some(error)
-}
-
 /// Sorts the members of a chunk that was not published; `true` when it may have been all the same. Then it is
 /// published again under the same key, which the broker knows if it is there.
 fn refused(
@@ -162,7 +166,8 @@ fn refused(
     parked: &mut BTreeMap<&'static str, Vec<chunk::Reference>>,
 ) -> bool {
     let SendSubject { lane, shard, slot } = subject;
-    tracing::warn!(%lane, %shard, %slot, error = %Chain(error), "a chunk was not published");
+    // While the broker is full there are many; what is parked is told once for each chunk that arrived.
+    tracing::debug!(%lane, %shard, %slot, error = %Chain(error), "a chunk was not published");
     if error.is_unknown() {
         return true;
     }

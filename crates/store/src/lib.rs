@@ -142,7 +142,7 @@ impl Store {
 
     async fn check_schema(&self) -> Result<(), StoreError> {
         let applied: Vec<i64> =
-            sqlx::query_scalar("select version from _sqlx_migrations where success order by version")
+            sqlx::query_scalar("select version from public._sqlx_migrations where success order by version")
                 .fetch_all(&self.pool)
                 .await
                 .map_err(|source| match source {
@@ -176,6 +176,8 @@ impl Store {
 pub async fn migrate(url: &str) -> Result<(), StoreError> {
     use sqlx::Connection;
     let mut conn = sqlx::PgConnection::connect(url).await.map_err(|source| StoreError::Connect { source })?;
+    // Once there is a schema `mailfleet`, a user of that name would look there first, and find no migration applied.
+    sqlx::query("set search_path = public").execute(&mut conn).await?;
     MIGRATOR.run(&mut conn).await.map_err(|source| StoreError::Migrate { source: Box::new(source) })?;
     conn.close().await?;
     Ok(())

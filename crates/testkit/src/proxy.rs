@@ -154,11 +154,14 @@ async fn pump(
             break;
         }
         sent += piece.len() as u64;
-        if to.write_all(piece).await.is_err() || to.flush().await.is_err() || last {
+        if to.write_all(piece).await.is_err() || to.flush().await.is_err() {
             return;
         }
         if let Some(counted) = counted {
             counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+        if last {
+            return;
         }
     }
 }

@@ -192,7 +192,10 @@ impl Sink {
             ..ServerConfig::new(config.hostname.clone())
         });
         let shared = Arc::new(Shared::open(config)?);
-        #[expect(clippy::disallowed_methods, reason = "a test tool with a handle of its own, in no service's lifecycle")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test tool with a handle of its own, in no service's lifecycle"
+        )]
         let accepting = tokio::spawn(accept(listener, shared.clone(), server));
         Ok(Self { shared, address, certificate, accepting })
     }

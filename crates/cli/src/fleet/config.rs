@@ -49,7 +49,7 @@ pub fn text(parts: &Parts<'_>) -> String {
          name = \"local\"\n\
          route = {{ kind = \"relay\", host = {sink_host}, port = {sink_port}, helo = \"localhost\", tls = \"none\" }}\n\
          # Short, so that what is put off is delivered while one watches.\n\
-         retry = {{ steps = [\"2s\", \"5s\", \"15s\", \"1m\"] }}\n\
+         retry = {{ steps = [\"2s\", \"5s\", \"15s\"] }}\n\
          grace = \"10s\"\n\
          \n\
          [sender.journal]\n\
@@ -59,7 +59,11 @@ pub fn text(parts: &Parts<'_>) -> String {
          [sender.shaping.default]\n\
          rate = \"500/s\"\n\
          burst = 50\n\
-         connection_rate = \"none\"\n",
+         connection_rate = \"none\"\n\
+         \n\
+         # The demo's slow receiver takes five at a time.\n\
+         [sender.shaping.sites.\"slow.parcel.test\"]\n\
+         max_connections = 4\n",
         postgres = quoted(parts.postgres_url),
         nats = quoted(parts.nats_url),
         master_key = path(parts.master_key),

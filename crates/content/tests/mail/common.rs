@@ -1,10 +1,10 @@
 //! Sources, requests and keys that the tests share.
 
+use domain::{ContentId, DomainName, Lane, Mailbox, MessageId, TenantId};
 use mailfleet_content::{
     Body, CompiledTemplate, Limits, MailSource, NameAddr, Prepared, RenderError, RenderRequest, Rendered, ReturnPath,
     SigningKey, TemplateSource,
 };
-use domain::{ContentId, DomainName, Lane, Mailbox, MessageId, TenantId};
 use std::sync::LazyLock;
 
 pub static KEYS: LazyLock<[SigningKey; 2]> = LazyLock::new(|| {
@@ -58,11 +58,7 @@ pub fn source(body: Body) -> MailSource {
 }
 
 pub fn inline(subject: &str, html: Option<&str>, text: Option<&str>) -> MailSource {
-    source(Body::Inline {
-        subject: subject.to_owned(),
-        html: html.map(str::to_owned),
-        text: text.map(str::to_owned),
-    })
+    source(Body::Inline { subject: subject.to_owned(), html: html.map(str::to_owned), text: text.map(str::to_owned) })
 }
 
 pub fn compile(source: &TemplateSource) -> CompiledTemplate {

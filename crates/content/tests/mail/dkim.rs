@@ -1,13 +1,13 @@
 //! Signatures, as another implementation verifies them.
 
-use bytes::Bytes;
 use crate::common::*;
-use mailfleet_content::{Body, Limits, Prepared, SigningKey};
+use bytes::Bytes;
 use domain::Lane;
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
 use mail_auth::hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator, Parameters, ResolverCache, Txt};
+use mailfleet_content::{Body, Limits, Prepared, SigningKey};
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -109,7 +109,8 @@ async fn what_is_added_or_changed_breaks_every_signature() {
 
 #[tokio::test]
 async fn a_raw_mail_is_signed_as_it_goes_out() {
-    let raw = b"From: ann@example.com\nSubject: =?utf-8?q?caf=C3=A9?=\nTo: a@example.net,\n b@example.net\n\n \tx  y \n\n";
+    let raw =
+        b"From: ann@example.com\nSubject: =?utf-8?q?caf=C3=A9?=\nTo: a@example.net,\n b@example.net\n\n \tx  y \n\n";
     let source = source(Body::Raw { content: content_id() });
     let prepared = Prepared::new(&source, None, Some(Bytes::from_static(raw)), &Limits::default()).unwrap();
     let mail = render_to(&prepared, "a@example.net", "", &*KEYS).unwrap().mime;

@@ -1,8 +1,8 @@
 //! What authors, callers and recipients' data can do to a rendering: fail, and nothing else.
 
 use crate::common::*;
-use mailfleet_content::{Body, Limits, MailSource, NameAddr, Prepared, RenderError, TemplateSource, Unsubscribe};
 use mail_parser::MessageParser;
+use mailfleet_content::{Body, Limits, MailSource, NameAddr, Prepared, RenderError, TemplateSource, Unsubscribe};
 use proptest::prelude::*;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -113,9 +113,8 @@ fn markup_nested_too_deep_is_refused_before_it_is_walked() {
 #[test]
 fn no_field_takes_a_line_break() {
     let limits = Limits::default();
-    let fields = |source: &MailSource| {
-        source.validate(&limits).into_iter().map(|finding| finding.field).collect::<Vec<_>>()
-    };
+    let fields =
+        |source: &MailSource| source.validate(&limits).into_iter().map(|finding| finding.field).collect::<Vec<_>>();
     let mut source = inline("a\r\nBcc: x@evil.test", None, Some("T"));
     source.from.name = Some("Ann\r\nBcc: x@evil.test".into());
     source.reply_to = vec![NameAddr { name: Some("a\u{202e}b".into()), mailbox: mailbox("a@example.com") }];
@@ -192,7 +191,8 @@ fn findings_name_the_part_the_line_and_the_way_out() {
     check(&template("S", "<p>\n{{ a b }}</p>"), "html", Some(2));
     check(&template("S", "<p>{% if a %}</p>"), "html", Some(1));
     check(&template("{{ a | nosuch }}", "<p>x</p>"), "subject", Some(1));
-    let mjml = |text: &str| TemplateSource { subject: "S".into(), mjml: Some(text.into()), ..TemplateSource::default() };
+    let mjml =
+        |text: &str| TemplateSource { subject: "S".into(), mjml: Some(text.into()), ..TemplateSource::default() };
     check(&mjml("<mjml>\n<mj-body>\n{{ x }}\n<mj-text></mj-body></mjml>"), "mjml", Some(4));
     check(&mjml("<p>x</p>"), "mjml", Some(1));
     check(&mjml("<mjml><mj-body><mj-include path=\"/etc/passwd\" /></mj-body></mjml>"), "mjml", Some(1));

@@ -1,12 +1,13 @@
 //! Templates, MIME and headers as a reader gets them.
 
-use bytes::Bytes;
 use crate::common::*;
-use mailfleet_content::{
-    Body, CompiledTemplate, FeedbackId, Limits, Prepared, RenderError, ReturnPath, TemplateSource, Unsubscribe, message_of_return_path,
-};
+use bytes::Bytes;
 use domain::{EnvelopeSender, Lane};
 use mail_parser::{MessageParser, MimeHeaders};
+use mailfleet_content::{
+    Body, CompiledTemplate, FeedbackId, Limits, Prepared, RenderError, ReturnPath, TemplateSource, Unsubscribe,
+    message_of_return_path,
+};
 use serde_json::json;
 
 const MJML: &str = r#"<mjml>
@@ -98,11 +99,8 @@ fn the_same_message_renders_the_same_bytes() {
 
 #[test]
 fn a_mail_looks_like_this() {
-    let mut source = inline(
-        "Hello {{ name }}",
-        Some("<p>Dear {{ name }}, <a href=\"https://example.com/\">look</a></p>"),
-        None,
-    );
+    let mut source =
+        inline("Hello {{ name }}", Some("<p>Dear {{ name }}, <a href=\"https://example.com/\">look</a></p>"), None);
     source.lane = Lane::Bulk;
     source.reply_to = vec![named("Señor \"Q\"", "q@bücher.example")];
     source.headers = vec![("X-Order".into(), "{{ order }}".into()), ("Auto-Submitted".into(), "auto-generated".into())];
@@ -156,7 +154,9 @@ fn smtputf8_is_for_local_parts_and_idn_travels_as_a_labels() {
 
 #[test]
 fn names_in_address_fields_read_back() {
-    for name in ["Ann", "O'Neil, Ann (x) \"y\" \\", "Zoë 漢字 and a rather long name that has to be folded somewhere", "a@b.c"] {
+    for name in
+        ["Ann", "O'Neil, Ann (x) \"y\" \\", "Zoë 漢字 and a rather long name that has to be folded somewhere", "a@b.c"]
+    {
         let mut source = inline("S", None, Some("T"));
         source.from.name = Some(name.into());
         source.to_header = Some(vec![named(name, "one@example.com"), named("Two", "two@example.com")]);
@@ -177,9 +177,7 @@ fn a_raw_mail_goes_as_it_is_but_for_what_delivery_needs() {
         DKIM-Signature: v=1; d=Example.com; b=x\nDKIM-Signature: v=1; d=list.test;\n b=y\n\nBody {{ raw }} \xc3\xa9\n";
     let mut source = source(Body::Raw { content: content_id() });
     source.headers = vec![("X-Extra".into(), "1".into())];
-    let prepared = |raw: &[u8]| {
-        Prepared::new(&source, None, Some(Bytes::copy_from_slice(raw)), &Limits::default())
-    };
+    let prepared = |raw: &[u8]| Prepared::new(&source, None, Some(Bytes::copy_from_slice(raw)), &Limits::default());
     let rendered = render_to(&prepared(raw).unwrap(), "bob@example.net", "{}", &*KEYS).unwrap();
     assert!(rendered.eight_bit && !rendered.smtputf8);
     let mail = text(&rendered);
@@ -243,7 +241,6 @@ fn a_template_of_ten_kilobytes_costs_no_html_parsing_to_render() {
         started.elapsed()
     };
     let best = (0..300).map(|_| time()).min().unwrap();
-    println!("{best:?} for {} octets", render(&prepared, &variables).unwrap().mime.len());
     // A hundred times what it costs with optimisation: only a slip into parsing HTML per mail comes near.
     assert!(best.as_millis() < 6, "{best:?}");
 }
