@@ -26,8 +26,8 @@ pub const MAX_CHUNK_BYTES: usize = 1000 * 1024;
 /// What one job takes beside its variables, at most, when chunks are cut.
 const JOB_OVERHEAD: usize = 1024;
 
-/// One release of one message.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One release of one message. Its `Debug` shows ids and no variables: they are a person's data.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// The message.
     pub message: MessageId,
@@ -65,6 +65,19 @@ pub struct Job {
     pub alone: bool,
 }
 
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("message", &self.message)
+            .field("release", &self.release)
+            .field("attempt", &self.attempt)
+            .field("lane", &self.lane)
+            .field("slot", &self.slot)
+            .field("variables_bytes", &self.variables.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Jobs of one lane and slot, on their way to a renderer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RenderChunk {
@@ -72,8 +85,8 @@ pub struct RenderChunk {
     pub items: Vec<Job>,
 }
 
-/// One mail on its way to the owner of its shard.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One mail on its way to the owner of its shard. Its `Debug` shows no part of the mail.
+#[derive(Clone, PartialEq, Serialize)]
 pub struct Letter {
     /// What it was rendered from; without its variables when `mime` is there.
     pub job: Job,
@@ -83,6 +96,15 @@ pub struct Letter {
     pub mime: Option<Bytes>,
     /// Whether the transaction needs SMTPUTF8.
     pub smtputf8: bool,
+}
+
+impl std::fmt::Debug for Letter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Letter")
+            .field("job", &self.job)
+            .field("mime_bytes", &self.mime.as_ref().map(Bytes::len))
+            .finish_non_exhaustive()
+    }
 }
 
 /// Letters of one lane and slot, on their way to the owner of their shard.

@@ -119,7 +119,8 @@ pub fn tell(error: &anyhow::Error) -> String {
         text.push_str(&part);
         if let Some(status) = cause.downcast_ref::<tonic::Status>() {
             let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
-            for violation in violations {
+            // The one fault of a call stands in its message already.
+            for violation in violations.iter().filter(|violation| !text.contains(&violation.description)) {
                 text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
             }
             break;

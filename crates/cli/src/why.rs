@@ -146,8 +146,12 @@ fn where_it_is(message: &GetMessageResponse, now: DateTime<Utc>) -> String {
     }
     text.push('.');
     if let Some(next) = message.next_attempt_at.as_ref().map(api::time) {
-        let away = if next <= now { "now".to_owned() } else { format!("in {}", round(next - now)) };
-        text.push_str(&format!("\nIt goes next {away} ({}).", next.format("%Y-%m-%d %H:%M:%S UTC")));
+        let at = next.format("%Y-%m-%d %H:%M:%S UTC");
+        text.push_str(&if next <= now {
+            format!("\nIt has been due since {at}.")
+        } else {
+            format!("\nIt goes next in {} ({at}).", round(next - now))
+        });
     }
     if message.attempts > 0 && !is_final(state) {
         text.push_str(&format!("\nAttempts so far: {}.", message.attempts));

@@ -7,10 +7,15 @@ use common::{Call, House, Running, bulk, quick};
 use domain::{Closing, Lane, fact::FactKind};
 use mailfleet_dispatcher::{DispatcherConfig, LEASE};
 use std::{collections::HashSet, time::Duration};
-use store::{Claim, Lease, PauseSelector, Verdict, Whereabouts};
+use store::{Claim, Lease, LeaseTerms, PauseSelector, Verdict, Whereabouts};
 use testkit::until;
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// With a lease that outlasts the jumps of the clock, for tests that count what one tenure did.
+fn lasting() -> DispatcherConfig {
+    DispatcherConfig { lease: LeaseTerms { term: 24 * HOUR, ..quick().lease }, ..quick() }
+}
 
 async fn holder(house: &House) -> Option<String> {
     let leases = house.store.leases().await.expect("answers");
@@ -91,7 +96,7 @@ async fn what_a_wiped_broker_held_is_released_again_under_another_epoch() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_release_is_repaired_travels_alone_and_fails_after_the_third_loss() {
     let house = House::new().await;
-    let dispatcher = house.dispatcher("one", quick());
+    let dispatcher = house.dispatcher("one", lasting());
     house.wait_for_streams().await;
     let accepted = house.accept(bulk(2)).await;
     assert_eq!(house.jobs(Lane::Bulk, 2).await.len(), 2);
@@ -147,7 +152,7 @@ async fn what_outlives_its_time_to_live_in_a_paused_queue_expires() {
     let selector = PauseSelector { tenant: Some(call.tenant), ..PauseSelector::default() };
     house.store.pause(&selector, "a test", house.clock.now().await).await.expect("pauses");
     let accepted = house.accept(call).await;
-    let dispatcher = house.dispatcher("one", quick());
+    let dispatcher = house.dispatcher("one", lasting());
     house.clock.advance(HOUR).await;
     house.wait_until_closed().await;
     assert_eq!(house.whereabouts(accepted.ids[0]).await, Whereabouts::Closed(Closing::Expired));
@@ -172,7 +177,7 @@ async fn vanish(house: &House, lane: Lane) -> domain::MessageId {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_in_doubt_is_sent_again_after_the_grace() {
     let house = House::new().await;
-    let dispatcher = house.dispatcher("one", quick());
+    let dispatcher = house.dispatcher("one", lasting());
     let id = vanish(&house, Lane::Bulk).await;
     assert!(matches!(house.whereabouts(id).await, Whereabouts::Sending { .. }));
     house.clock.advance(quick().doubt_grace).await;
@@ -186,7 +191,7 @@ async fn a_message_in_doubt_is_sent_again_after_the_grace() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_must_not_repeat_ends_doubt_as_unknown() {
     let house = House::new().await;
-    let config = DispatcherConfig { resend_transactional: false, ..quick() };
+    let config = DispatcherConfig { resend_transactional: false, ..lasting() };
     let dispatcher = house.dispatcher("one", config);
     let id = vanish(&house, Lane::Transactional).await;
     house.clock.advance(quick().doubt_grace).await;

@@ -97,9 +97,13 @@ impl State {
     }
 }
 
-/// Whether there is such a process.
+/// Whether there is such a process, and it has not ended. A process that nobody has asked how it ended is still in
+/// the table (where there is a `/proc`, its state is `Z`).
 pub fn is_alive(pid: u32) -> bool {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok())
+    let there = i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok());
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, after)| after.trim_start().chars().next());
+    there && state != Some('Z')
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -110,4 +114,23 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).with_context(here)?;
     file.write_all(bytes).with_context(here)?;
     fs::rename(&fresh, path).with_context(here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_not_alive_even_before_it_is_reaped() {
+        assert!(is_alive(std::process::id()));
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("starts");
+        assert!(is_alive(child.id()));
+        child.kill().expect("is ended");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while is_alive(child.id()) && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert!(!is_alive(child.id()) || !Path::new("/proc/self/stat").exists());
+        child.wait().expect("is reaped");
+    }
 }

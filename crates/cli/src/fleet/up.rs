@@ -364,21 +364,21 @@ pub async fn down(quiet: bool, global: &Global, out: Output) -> anyhow::Result<E
     if !dir.exists() {
         return nothing_runs(quiet, dir, out);
     }
-    let Some(state) = State::running(dir)? else {
-        let left = State::read(dir)?.is_some();
-        clean_up(dir).await?;
-        Neighbours::stop_left_behind(dir).await?;
-        return if left { stopped(out) } else { nothing_runs(quiet, dir, out) };
-    };
-    children::signal(state.supervisor, Signal::TERM);
-    let deadline = Instant::now() + DOWN_LIMIT;
-    while is_alive(state.supervisor) {
-        if Instant::now() > deadline {
-            return Err(Failure::unavailable(format!("process {} does not end", state.supervisor)));
+    let ran = State::read(dir)?.is_some();
+    if let Some(state) = State::running(dir)? {
+        children::signal(state.supervisor, Signal::TERM);
+        let deadline = Instant::now() + DOWN_LIMIT;
+        while is_alive(state.supervisor) {
+            if Instant::now() > deadline {
+                return Err(Failure::unavailable(format!("process {} does not end", state.supervisor)));
+            }
+            tokio::time::sleep(POLL).await;
         }
-        tokio::time::sleep(POLL).await;
     }
-    stopped(out)
+    // Nothing, unless the supervisor was killed.
+    clean_up(dir).await?;
+    Neighbours::stop_left_behind(dir).await?;
+    if ran { stopped(out) } else { nothing_runs(quiet, dir, out) }
 }
 
 fn stopped(out: Output) -> anyhow::Result<Exit> {
