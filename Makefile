@@ -31,11 +31,14 @@ demo: deps build ## Starts a whole fleet and sends a campaign to 2,000 recipient
 
 .PHONY: test
 test: deps ## Runs every test, on a private Postgres and NATS
-	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --workspace; \
+	@status=0; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace || status=$$?; \
 	else \
-		cargo test --workspace --no-fail-fast; \
-	fi
+		cargo test --workspace --no-fail-fast || status=$$?; \
+	fi; \
+	cargo run --quiet -p mailfleet-testkit --example stop_servers || true; \
+	exit $$status
 
 .PHONY: up
 up: deps build ## Starts the local fleet in the background
@@ -48,6 +51,8 @@ down: build ## Stops the local fleet; its data stay
 .PHONY: clean-local
 clean-local: ## Stops the local fleet and removes its data
 	@if [ -x $(MAILFLEET) ]; then $(MAILFLEET) down --quiet; fi
+	@# A root user's Postgres may keep its data elsewhere, behind a link.
+	@if [ -L .mailfleet/postgres/data ]; then rm -rf "$$(readlink -f .mailfleet/postgres/data)"; fi
 	@rm -rf .mailfleet
 	@echo "removed .mailfleet"
 

@@ -7,8 +7,8 @@ use crate::{
     api::Api,
     args::{DemoArgs, Global},
     campaign::{self, Cut, Sent},
-    exit::{Exit, Failure},
-    fleet::{LocalFleet, State, Wanted, told_to_end, write_private},
+    exit::Exit,
+    fleet::{State, Wanted, start_unless_told_to_end, told_to_end, write_private},
     output::{Output, grouped, millis},
     reach::Reach,
 };
@@ -62,13 +62,7 @@ pub async fn run(args: &DemoArgs, global: &Global, out: Output) -> anyhow::Resul
         };
         return finish(&shown, out);
     }
-    let mut fleet = tokio::select! {
-        fleet = LocalFleet::start(&global.dir, Wanted::default(), out) => fleet?,
-        told = told_to_end() => {
-            told?;
-            return Err(Failure::finding("was told to end before the fleet was ready; run `mailfleet down`"));
-        }
-    };
+    let mut fleet = start_unless_told_to_end(&global.dir, Wanted::default(), out).await?;
     let state = fleet.state().clone();
     let shown = tokio::select! {
         shown = show(args, &global, &state, begun, out) => shown.map(Some),

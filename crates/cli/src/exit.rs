@@ -120,9 +120,12 @@ pub fn tell(error: &anyhow::Error) -> String {
         if let Some(status) = cause.downcast_ref::<tonic::Status>() {
             let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
             // The one fault of a call stands in its message already.
-            for violation in violations.iter().filter(|violation| !text.contains(&violation.description)) {
-                text.push_str(&format!("\n  {}: {}", violation.field, violation.description));
-            }
+            let told: String = violations
+                .iter()
+                .filter(|violation| !text.contains(&violation.description))
+                .map(|violation| format!("\n  {}: {}", violation.field, violation.description))
+                .collect();
+            text.push_str(&told);
             break;
         }
     }

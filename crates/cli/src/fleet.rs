@@ -9,9 +9,7 @@ mod config;
 pub mod http;
 mod neighbours;
 mod state;
-
 mod up;
 
 pub use state::{Process, State, write_private};
-
-pub use up::{LocalFleet, Wanted, down, told_to_end, up};
+pub use up::{Wanted, down, start_unless_told_to_end, told_to_end, up};

@@ -10,6 +10,10 @@ use store::StoreError;
 /// Why the bus cannot be said to take work.
 #[derive(Debug, thiserror::Error)]
 enum WatchError {
+    #[error("there is no connection to the broker")]
+    NotConnected,
+    #[error("the broker did not answer in time")]
+    Silent,
     #[error("cannot look at the streams")]
     Topology(#[from] TopologyError),
     #[error("streams are missing after they were put back")]
@@ -44,16 +48,19 @@ struct Seen {
 }
 
 async fn look(tenure: &Tenure<'_>, seen: &mut Seen) -> Result<(), WatchError> {
-    let (bus, shards) = (tenure.bus, tenure.shards);
+    // A question asked now would wait for its whole time, and hide that the broker is back before that.
+    if !tenure.bus.is_connected() {
+        return Err(WatchError::NotConnected);
+    }
     if !seen.applied {
         apply(tenure).await?;
         seen.applied = true;
     }
-    let mut sight = topology::look(bus, shards).await?;
+    let mut sight = sight(tenure).await?;
     if !sight.missing.is_empty() {
         tracing::warn!(streams = sight.missing.len(), "streams are missing and are put back");
         apply(tenure).await?;
-        sight = topology::look(bus, shards).await?;
+        sight = self::sight(tenure).await?;
     }
     let identity = sight.identity.filter(|_| sight.missing.is_empty()).ok_or(WatchError::Missing)?;
     if seen.noted.as_ref().is_none_or(|(noted, _)| *noted != identity) {
@@ -69,8 +76,13 @@ async fn look(tenure: &Tenure<'_>, seen: &mut Seen) -> Result<(), WatchError> {
             tenure.repair_now.notify_one();
         }
     }
-    bus.probe(tenure.config.probe_limit).await?;
+    tenure.bus.probe(tenure.config.probe_limit).await?;
     Ok(())
+}
+
+async fn sight(tenure: &Tenure<'_>) -> Result<topology::Sight, WatchError> {
+    let look = topology::look(tenure.bus, tenure.shards);
+    Ok(tokio::time::timeout(tenure.config.probe_limit, look).await.map_err(|_| WatchError::Silent)??)
 }
 
 async fn apply(tenure: &Tenure<'_>) -> Result<(), TopologyError> {

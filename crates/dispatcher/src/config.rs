@@ -59,7 +59,7 @@ pub struct DispatcherConfig {
     /// Between looks at the streams, and between probes.
     #[serde(with = "humantime_serde")]
     pub bus_interval: Duration,
-    /// How long a probe may take before the bus counts as down.
+    /// How long a probe, or a look at the streams, may take before the bus counts as down.
     #[serde(with = "humantime_serde")]
     pub probe_limit: Duration,
 

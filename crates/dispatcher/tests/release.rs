@@ -182,4 +182,6 @@ async fn nothing_is_released_while_the_broker_is_down_and_everything_after() {
     assert!(resting.ids.iter().all(|id| came.contains(&(*id, 1))));
     assert!(house.store.bus_state().await.expect("answers").epoch > 1);
     dispatcher.stop().await;
+    drop(server);
+    std::fs::remove_dir_all(&folder).expect("nobody uses it any more");
 }

@@ -141,12 +141,11 @@ impl Store {
             .fetch_all(&mut *conn)
             .await?
         })?;
-        rows.into_iter()
-            .filter(|row| row.closing.is_none())
-            .map(|row| {
-                let corrupt =
-                    |column| StoreError::Corrupt { table: "messages", column, id: row.message_id.to_string() };
-                Ok(Released {
+        let mut released = Vec::with_capacity(rows.len());
+        for row in rows.into_iter().filter(|row| row.closing.is_none()) {
+            let corrupt = |column| StoreError::Corrupt { table: "messages", column, id: row.message_id.to_string() };
+            let read = || {
+                Ok::<_, StoreError>(Released {
                     message: MessageId::from_uuid(row.message_id),
                     release: u32::try_from(row.release_no).map_err(|_| corrupt("release_no"))?,
                     attempt: u16::try_from(row.attempt).map_err(|_| corrupt("attempt"))?,
@@ -158,15 +157,23 @@ impl Store {
                     lane: Lane::from_code(row.lane).ok_or_else(|| corrupt("lane"))?,
                     slot: Slot::from_code(row.slot).ok_or_else(|| corrupt("slot"))?,
                     recipient: row.recipient.parse().map_err(|_| corrupt("recipient"))?,
-                    site: SiteId::from_stored(row.site),
+                    site: SiteId::from_stored(row.site.clone()),
                     expires_at: row.expires_at,
                     due: row.due,
                     bus_epoch: row.bus_epoch,
                     content: ContentId::from_uuid(row.content_id),
-                    variables: row.variables,
+                    variables: row.variables.clone(),
                 })
-            })
-            .collect()
+            };
+            match read() {
+                Ok(one) => released.push(one),
+                // Its neighbours go on; this one is repaired until it counts as poison, and then closed as failed.
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a released row cannot be read")
+                }
+            }
+        }
+        Ok(released)
     }
 
     /// Messages between release and record, by lane and slot: what the windows are counted from.

@@ -282,6 +282,19 @@ pub async fn told_to_end() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts a fleet. Who is told to end meanwhile leaves nothing behind.
+pub async fn start_unless_told_to_end(dir: &Path, wanted: Wanted, out: Output) -> anyhow::Result<LocalFleet> {
+    let told = tokio::select! {
+        fleet = LocalFleet::start(dir, wanted, out) => return fleet,
+        told = told_to_end() => told,
+    };
+    // The children ended with what was dropped; the private servers go on until they are stopped.
+    clean_up(dir).await?;
+    Neighbours::stop_left_behind(dir).await?;
+    told?;
+    Err(Failure::finding("was told to end before everything was ready"))
+}
+
 /// Starts a local fleet: stays with it, or leaves it to a process in the background.
 pub async fn up(args: &UpArgs, global: &Global, out: Output) -> anyhow::Result<Exit> {
     if let Some(state) = State::running(&global.dir)? {
@@ -295,16 +308,7 @@ pub async fn up(args: &UpArgs, global: &Global, out: Output) -> anyhow::Result<E
     if wanted.postgres.is_some() || wanted.nats.is_some() {
         out.note("using servers that were named: mail that waits there is sent too, to the sink of this machine");
     }
-    let mut fleet = tokio::select! {
-        fleet = LocalFleet::start(&global.dir, wanted, out) => fleet?,
-        told = told_to_end() => {
-            told?;
-            // Children end with this process; private servers are found and stopped.
-            clean_up(&global.dir).await?;
-            Neighbours::stop_left_behind(&global.dir).await?;
-            return Err(Failure::finding("was told to end before everything was ready"));
-        }
-    };
+    let mut fleet = start_unless_told_to_end(&global.dir, wanted, out).await?;
     out.answer(fleet.state(), || format!("{}\nCtrl-C stops it", where_it_is(fleet.state())))?;
     let watched = tokio::select! {
         watched = fleet.watch() => watched,
