@@ -62,7 +62,9 @@ impl Fleet {
 
     /// The mail service with another key.
     pub fn mails_with(&self, key: &str) -> MailServiceClient<Line> {
-        MailServiceClient::new(self.line(key)).max_encoding_message_size(MAX_REQUEST).max_decoding_message_size(MAX_REQUEST)
+        MailServiceClient::new(self.line(key))
+            .max_encoding_message_size(MAX_REQUEST)
+            .max_decoding_message_size(MAX_REQUEST)
     }
 
     /// The template service with the tenant's key.
@@ -189,8 +191,5 @@ impl Fleet {
 
 fn is_final(state: MessageState) -> bool {
     use MessageState as S;
-    matches!(
-        state,
-        S::Delivered | S::Bounced | S::Expired | S::Cancelled | S::Suppressed | S::Failed | S::Unknown
-    )
+    matches!(state, S::Delivered | S::Bounced | S::Expired | S::Cancelled | S::Suppressed | S::Failed | S::Unknown)
 }

@@ -34,8 +34,7 @@ pub struct Settings {
 }
 
 /// A lease of a second instead of ten.
-const LEASE: LeaseTerms =
-    LeaseTerms { term: ms(1_500), renew_every: ms(300), safety: ms(300), retry_every: ms(100) };
+const LEASE: LeaseTerms = LeaseTerms { term: ms(1_500), renew_every: ms(300), safety: ms(300), retry_every: ms(100) };
 
 impl Default for Settings {
     fn default() -> Self {

@@ -31,7 +31,10 @@ mod resolve;
 mod route;
 mod tenure;
 
-pub use config::{AddressPolicy, DirectConfig, RelayConfig, RouteConfig, SenderConfig, TlsMode};
+pub use config::{
+    AddressPolicy, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, RecordConfig, RelayConfig,
+    RouteConfig, SenderConfig, TlsMode,
+};
 pub use route::RouteError;
 
 use domain::ShardCount;

@@ -1,0 +1,95 @@
+//! What must hold at the end of every test.
+
+use crate::{Fleet, Kind};
+use domain::{Closing, MessageId, fact::FactKind};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::collections::{BTreeMap, HashMap};
+use store::Whereabouts;
+use testkit::{LIMIT, eventually};
+
+/// Messages that are looked up at the same time.
+const LOOKS: usize = 4;
+
+/// How the messages of a test ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Messages by ending.
+    pub endings: BTreeMap<&'static str, usize>,
+    /// Doubts of all messages together.
+    pub doubts: usize,
+    /// Copies at the sink beyond the first of each message.
+    pub surplus: usize,
+    /// Messages that had been deferred before they ended.
+    pub deferred: usize,
+}
+
+impl Verdict {
+    /// Messages that ended so.
+    pub fn of(&self, ending: Closing) -> usize {
+        self.endings.get(ending.as_str()).copied().unwrap_or(0)
+    }
+}
+
+impl Fleet {
+    /// Waits until every message has come to its end and everything is counted; then proves the promises:
+    /// - every accepted message has exactly one closing fact, and there are no other messages;
+    /// - the log has no gaps, and the roll-ups equal its recount;
+    /// - a delivered message is at the sink, and no message is there more than once beyond its doubts;
+    /// - nothing is at the sink that was not accepted;
+    /// - no task of a service failed, and every service drains.
+    pub async fn assert_sound(mut self) -> Verdict {
+        if !self.runs(Kind::Analytics) {
+            self.launch(Kind::Analytics, Kind::Analytics.name()).await;
+        }
+        let mut last = None;
+        let quiet = eventually(LIMIT, async || {
+            last = self.store.audit().await.ok();
+            last.as_ref().is_some_and(|audit| audit.open == 0 && audit.facts == 0).then_some(())
+        });
+        assert!(quiet.await.is_some(), "does not come to rest: {last:?}");
+        let verdict = self.count().await;
+        self.end().await;
+        verdict
+    }
+
+    /// Proves what can be proved while messages are still open, and ends the fleet.
+    pub async fn assert_sound_so_far(self) -> Verdict {
+        let verdict = self.count().await;
+        self.end().await;
+        verdict
+    }
+
+    async fn count(&self) -> Verdict {
+        let audit = self.store.audit().await.unwrap();
+        assert!(audit.is_clean(), "{audit:?}");
+        let known: Vec<MessageId> = self.known.lock().unwrap().iter().copied().collect();
+        assert_eq!(audit.messages, known.len() as i64, "messages that were accepted, and no others");
+        let mut copies: HashMap<String, (usize, String)> = HashMap::new();
+        for mail in self.sink.mails() {
+            let id = mail.fleet_id.clone().expect("every mail bears its id");
+            let entry = copies.entry(id).or_insert_with(|| (0, mail.recipient.clone()));
+            assert_eq!(entry.1, mail.recipient, "one message, one recipient");
+            entry.0 += 1;
+        }
+        let views: Vec<_> =
+            stream::iter(known).map(|id| self.store.message(None, id)).buffered(LOOKS).try_collect().await.unwrap();
+        let mut verdict = Verdict::default();
+        for view in views {
+            let view = view.expect("what was accepted is stored");
+            let (at_sink, recipient) =
+                copies.remove(&view.id.as_uuid().simple().to_string()).unwrap_or((0, view.recipient.to_string()));
+            assert_eq!(recipient.to_lowercase(), view.recipient.to_string().to_lowercase());
+            let doubts = view.events.iter().filter(|event| event.kind == FactKind::Doubt).count();
+            assert!(at_sink <= 1 + doubts, "{at_sink} copies with {doubts} doubts: {view:#?}");
+            if let Whereabouts::Closed(ending) = view.whereabouts {
+                assert!(ending != Closing::Delivered || at_sink > 0, "delivered to nobody: {view:#?}");
+                *verdict.endings.entry(ending.as_str()).or_default() += 1;
+            }
+            verdict.doubts += doubts;
+            verdict.surplus += at_sink.saturating_sub(1);
+            verdict.deferred += usize::from(view.events.iter().any(|event| event.kind == FactKind::Deferred));
+        }
+        assert!(copies.is_empty(), "{} messages at the sink that were never accepted", copies.len());
+        verdict
+    }
+}
