@@ -21,11 +21,11 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 # The server's own programs are not on the PATH on Debian; the newest version wins.
 bin="$(dirname "$(command -v initdb || find /usr/lib/postgresql /usr/libexec/postgresql* /usr/pgsql-* /opt/homebrew/opt/postgresql* \
     -name initdb -perm -u+x 2>/dev/null | sort -V | tail -n 1)")"
-if [ ! -x "$bin/initdb" ] || ! command -v psql >/dev/null && [ ! -x "$bin/psql" ]; then
+psql="$(command -v psql || echo "$bin/psql")"
+if [ ! -x "$bin/initdb" ] || [ ! -x "$psql" ]; then
     echo "postgres is not installed; run: make deps" >&2
     exit 69
 fi
-psql="$(command -v psql || echo "$bin/psql")"
 
 work="$(mktemp -d)"
 # Postgres refuses to run as root.

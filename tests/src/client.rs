@@ -55,6 +55,11 @@ impl Fleet {
         InterceptedService::new(self.channel.clone(), Bearer(key.to_owned()))
     }
 
+    /// A line without any key.
+    pub fn plain(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// The mail service with the tenant's key.
     pub fn mails(&self) -> MailServiceClient<Line> {
         self.mails_with(&self.key)

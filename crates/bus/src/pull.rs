@@ -11,6 +11,11 @@ use futures_util::StreamExt;
 use std::{marker::PhantomData, time::Duration};
 use tokio::time::Instant;
 
+/// Deliveries after which a chunk is thrown away instead. A work queue without a limit would hand a chunk that kills
+/// whoever takes it to one after the other, long after its messages have been repaired or closed. High enough to
+/// outlast the time after which its members are repaired anyway.
+const MOST_DELIVERIES: u64 = 20;
+
 /// Chunks of one consumer, one after the other, for as long as it is asked.
 ///
 /// [`Puller::next`] returns chunks only. When the stream or its consumer is gone, as after a restart of the
@@ -163,6 +168,15 @@ impl<P: Payload> Puller<P> {
             match self.read(&message) {
                 Ok((payload, subject)) => {
                     let delivered = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
+                    if delivered > MOST_DELIVERIES {
+                        tracing::warn!(
+                            stream = self.stream,
+                            delivered,
+                            "threw away a chunk that came too often; it is repaired"
+                        );
+                        let _lost = message.ack_with(AckKind::Term).await;
+                        continue;
+                    }
                     stats.delivered.inc();
                     if delivered > 1 {
                         stats.redelivered.inc();

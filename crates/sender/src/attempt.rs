@@ -47,6 +47,8 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
     };
     let envelope = Envelope { sender: &letter.sender, recipient: &job.recipient, smtputf8: letter.smtputf8 };
     let mut ticket = None;
+    // Counted before, since every attempt is counted: a fresh connection that breaks tells about the receiver.
+    let has_rested = session.connection.messages_sent() > 0;
     let attempt = session
         .connection
         .send(&envelope, body, || {
@@ -57,6 +59,8 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
                 Ok(line) => ticket = Some(line),
                 Err(error) => {
                     tracing::error!(%error, "cannot write to the journal; nothing is sent without it");
+                    // Whatever is claimed here would come back unsent for ever: others may take the shards.
+                    office.life.fail("journal", "cannot be written");
                     return Err(Abort("the journal cannot be written"));
                 }
             }
@@ -67,7 +71,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
     detail.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
     detail.tls = session.connection.is_tls().then(|| "tls".to_owned());
     let (what, mood) = match attempt {
-        Attempt::NotStarted(_) if session.connection.messages_sent() > 0 => return None,
+        Attempt::NotStarted(_) if has_rested => return None,
         Attempt::NotStarted(error) => cut(office, job, &error, &mut detail),
         Attempt::Delivered(reply) => {
             answered(&mut detail, &SmtpReply::new(reply.code, &reply.text));

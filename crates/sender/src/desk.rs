@@ -7,9 +7,10 @@ use crate::{
     tenure::Tenure,
 };
 use bus::{AckHandle, Letter, Puller, SendChunk};
-use domain::{Lane, Shard, SiteId};
+use domain::{DomainName, Lane, Shard, SiteId};
+use futures_util::{StreamExt, stream};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +24,14 @@ const PREPARED: usize = 2;
 const TICK: Duration = Duration::from_millis(250);
 /// Pause before another try while Postgres does not answer.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
+/// Longest wait for the site of a domain. Without an answer the letter stays at the site that is known so far.
+const SITE_WAIT: Duration = Duration::from_secs(5);
+/// Domains of one chunk whose sites are asked for at the same time.
+const SITES_AT_ONCE: usize = 64;
+/// How long a domain that gave no answer in time is not asked for its site again.
+const SILENT_FOR: Duration = Duration::from_secs(300);
+/// Silent domains that are remembered before all are forgotten.
+const SILENT_LIMIT: usize = 10_000;
 
 /// What one site has at the desk.
 struct Seat {
@@ -86,21 +95,16 @@ impl Desk {
             self.round().await;
         }
         stop.cancel();
-        self.leave().await;
+        self.leave([urgent, bulk]).await;
     }
 
     /// A task that pulls chunks of a lane and prepares them.
     fn intake(&self, lane: Lane, stop: &CancellationToken) -> mpsc::Receiver<Vec<Held>> {
         let (sender, receiver) = mpsc::channel(PREPARED);
         let puller = self.office.bus.send_jobs(lane, self.shard);
-        let intake = Intake { office: Arc::clone(&self.office), shard: self.shard, puller, sender };
-        let stop = stop.clone();
-        self.office.life.spawn_finite("intake", async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = intake.run() => {}
-            }
-        });
+        let intake =
+            Intake { office: Arc::clone(&self.office), shard: self.shard, puller, sender, silent: HashMap::new() };
+        self.office.life.spawn_finite("intake", intake.run(stop.clone()));
         receiver
     }
 
@@ -136,11 +140,12 @@ impl Desk {
                 break;
             }
             let gathered = self.gather(most);
+            // Also when nothing may go: a look a moment later would find the same.
+            self.last_claim = Instant::now();
             if gathered.is_empty() {
                 break;
             }
             let full = gathered.len() >= most;
-            self.last_claim = Instant::now();
             self.claim(gathered).await;
             if !full {
                 break;
@@ -249,7 +254,8 @@ impl Desk {
                         error = &error as &dyn std::error::Error,
                         "cannot undo a claim; its messages end in doubt"
                     );
-                    break;
+                    // Under a live lease they would stay as being sent for ever.
+                    self.tenure.end();
                 }
             }
             if !self.tenure.is_live() {
@@ -277,13 +283,16 @@ impl Desk {
         let mut parked = Vec::new();
         let mut chunks = Vec::new();
         for seat in self.seats.values_mut() {
+            // Of this site alone: others do not stand in its way.
+            let mut position = 0;
             for lane in Lane::ALL {
                 let pause = seat.line.pace().paused(now).unwrap_or(Duration::ZERO);
                 while seat.held(lane).front().is_some_and(|held| held.waited(now) > hold || pause > hold) {
                     let Some(held) = seat.held(lane).pop_front() else { break };
                     self.held[index(lane)] -= 1;
                     self.office.metrics.held.dec();
-                    let turn = seat.line.pace().turn(parked.len(), now);
+                    let turn = seat.line.pace().turn(position, now);
+                    position += 1;
                     parked.push(rest(&held.letter, turn));
                     chunks.push(held.chunk);
                 }
@@ -303,7 +312,7 @@ impl Desk {
     }
 
     /// Gives everything back that was not begun, and waits for what was.
-    async fn leave(mut self) {
+    async fn leave(mut self, intakes: [mpsc::Receiver<Vec<Held>>; 2]) {
         for (_, seat) in self.seats.drain() {
             for claimed in seat.line.take_back(true) {
                 let done = attempt::given_back(&self.office, &self.tenure, &claimed, Duration::ZERO);
@@ -311,10 +320,15 @@ impl Desk {
             }
             for held in seat.urgent.into_iter().chain(seat.bulk) {
                 self.office.metrics.held.dec();
-                if let Some(handle) = held.chunk.take()
-                    && let Err(error) = handle.nak(Duration::ZERO).await
-                {
-                    tracing::debug!(%error, "cannot give a chunk back; it comes again by itself");
+                give_back(&held).await;
+            }
+        }
+        for mut intake in intakes {
+            // What comes after this the intake gives back itself.
+            intake.close();
+            while let Some(letters) = intake.recv().await {
+                for held in &letters {
+                    give_back(held).await;
                 }
             }
         }
@@ -328,30 +342,71 @@ struct Intake {
     shard: Shard,
     puller: Puller<SendChunk>,
     sender: mpsc::Sender<Vec<Held>>,
+    /// Domains that gave no answer lately, and until when they are not asked again.
+    silent: HashMap<DomainName, Instant>,
 }
 
+/// Sites by domain, and how long each may be believed.
+type Sites = HashMap<DomainName, (SiteId, Duration)>;
+
 impl Intake {
-    async fn run(mut self) {
-        loop {
-            let delivery = self.puller.next().await;
+    async fn run(mut self, stop: CancellationToken) {
+        while let Some(delivery) = stop.run_until_cancelled(self.puller.next()).await {
+            let sites = self.sites(&delivery.payload.items).await;
             let chunk = Chunk::new(delivery.payload.items.len(), delivery.handle);
             let since = delivery.received.into();
             let mut ready = Vec::with_capacity(delivery.payload.items.len());
             for letter in delivery.payload.items {
-                if let Some(letter) = self.prepare(letter).await {
+                if let Some(letter) = self.prepare(letter, &sites).await {
                     ready.push(Held { letter, chunk: Arc::clone(&chunk), since });
                 } else {
                     acknowledge(chunk.settle().into_iter().collect()).await;
                 }
             }
-            if self.sender.send(ready).await.is_err() {
+            if let Err(mpsc::error::SendError(letters)) = self.sender.send(ready).await {
+                for held in &letters {
+                    give_back(held).await;
+                }
                 return;
             }
         }
     }
 
+    /// The sites behind the domains of a chunk, as far as they can be told soon: each is asked for once, all at the
+    /// same time, and one whose servers are silent does not hold the others up.
+    async fn sites(&mut self, letters: &[Letter]) -> Sites {
+        let now = Instant::now();
+        if self.silent.len() > SILENT_LIMIT {
+            self.silent.clear();
+        }
+        let domains: HashSet<DomainName> = letters.iter().map(|letter| letter.job.recipient.domain()).collect();
+        let route = &self.office.route;
+        let asks: Vec<_> = domains
+            .into_iter()
+            .filter(|domain| self.silent.get(domain).is_none_or(|until| *until < now))
+            .map(async |domain| {
+                let site = tokio::time::timeout(SITE_WAIT, route.site(&domain)).await;
+                (domain, site)
+            })
+            .collect();
+        let answers: Vec<_> = stream::iter(asks).buffer_unordered(SITES_AT_ONCE).collect().await;
+        let mut sites = Sites::with_capacity(answers.len());
+        for (domain, answer) in answers {
+            match answer {
+                Ok(Some(site)) => {
+                    sites.insert(domain, site);
+                }
+                Ok(None) => {}
+                Err(_) => {
+                    self.silent.insert(domain, now + SILENT_FOR);
+                }
+            }
+        }
+        sites
+    }
+
     /// Renders a reference, and corrects the site. `None`: it was parked or closed instead.
-    async fn prepare(&self, mut letter: Letter) -> Option<Letter> {
+    async fn prepare(&self, mut letter: Letter, sites: &Sites) -> Option<Letter> {
         if letter.mime.is_none() {
             match self.office.press.render(&letter.job).await {
                 Ok(pressed) => {
@@ -380,22 +435,16 @@ impl Intake {
             }
         }
         let domain = letter.job.recipient.domain();
-        let Some((site, ttl)) = self.office.route.site(&domain).await else { return Some(letter) };
-        if site == letter.job.site {
+        let Some((site, ttl)) = sites.get(&domain) else { return Some(letter) };
+        if *site == letter.job.site {
             return Some(letter);
         }
-        self.correct(letter, domain, site, ttl).await
+        self.correct(letter, domain, site.clone(), *ttl).await
     }
 
     /// The MX hosts tell of another site than the domain's name did: it is learned, and a letter of another shard's
     /// site goes back to rest in the right queue.
-    async fn correct(
-        &self,
-        mut letter: Letter,
-        domain: domain::DomainName,
-        site: SiteId,
-        ttl: Duration,
-    ) -> Option<Letter> {
+    async fn correct(&self, mut letter: Letter, domain: DomainName, site: SiteId, ttl: Duration) -> Option<Letter> {
         let expires_at = service::clock::now() + chrono::Duration::from_std(ttl).unwrap_or(chrono::Duration::days(1));
         if let Err(error) = self.office.store.learn_site(&domain, &site, expires_at).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot keep a learned site");
@@ -427,6 +476,15 @@ impl Intake {
 
 fn rest(letter: &Letter, delay: Duration) -> Parked {
     Parked { message: letter.job.message, release: letter.job.release, delay, queue: None, site: None }
+}
+
+/// Gives the chunk of a letter back, once for all its letters.
+async fn give_back(held: &Held) {
+    if let Some(handle) = held.chunk.take()
+        && let Err(error) = handle.nak(Duration::ZERO).await
+    {
+        tracing::debug!(%error, "cannot give a chunk back; it comes again by itself");
+    }
 }
 
 async fn acknowledge(handles: Vec<AckHandle>) {

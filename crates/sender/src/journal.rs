@@ -13,7 +13,7 @@ use crate::{SenderConfig, config::JournalConfig};
 use domain::{MessageId, fact::FactDetail};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -21,6 +21,11 @@ use std::{
     time::Duration,
 };
 use store::{Outcome, Store, StoreError, What};
+
+/// Messages of the journal that are looked for at once.
+const LATE_AT_ONCE: usize = 1_000;
+/// No lease has this epoch: what is recorded under it is late by intent.
+const NO_EPOCH: i64 = 0;
 
 /// The journal of a running sender.
 pub(crate) struct Journal {
@@ -40,6 +45,8 @@ struct Inner {
     open: BTreeMap<u64, usize>,
     /// Every live epoch is repeated at the head of a new file.
     epochs: Vec<i64>,
+    /// A write failed: the file may end in half a line, or lack its head, and would hide what is added to it.
+    broken: bool,
 }
 
 /// The file that a dot's line is in, until its outcome has been recorded.
@@ -89,7 +96,7 @@ impl Journal {
         let number = newest + 1;
         let mut file = create(&config.directory, number)?;
         writeln!(file, "{header}")?;
-        let inner = Inner { file, number, written: 0, open: BTreeMap::new(), epochs: Vec::new() };
+        let inner = Inner { file, number, written: 0, open: BTreeMap::new(), epochs: Vec::new(), broken: false };
         let journal = Self {
             inner: Mutex::new(inner),
             directory: config.directory.clone(),
@@ -121,6 +128,9 @@ impl Journal {
     /// When the line cannot be written: then the dot must not be sent.
     pub(crate) fn dot(&self, message: MessageId, release: u32, epoch: i64) -> io::Result<Ticket> {
         let mut inner = self.lock();
+        if inner.broken {
+            return Err(io::Error::other("an earlier line could not be written"));
+        }
         if inner.written > self.segment_bytes {
             self.next_file(&mut inner)?;
         }
@@ -186,7 +196,7 @@ impl Inner {
     fn line(&mut self, line: std::fmt::Arguments<'_>) -> io::Result<()> {
         let line = line.to_string();
         // One write a line: a crash leaves whole lines, but for the last.
-        self.file.write_all(line.as_bytes())?;
+        self.file.write_all(line.as_bytes()).inspect_err(|_| self.broken = true)?;
         self.written += line.len() as u64;
         Ok(())
     }
@@ -196,6 +206,7 @@ impl Inner {
 /// are given up, since the lock proves that it is gone.
 pub(crate) async fn resolve(store: &Store, left: Left, config: &SenderConfig) -> Result<(), StoreError> {
     let orphans = store.orphans_of(&left.epochs).await?;
+    let claimed: HashSet<(MessageId, u32)> = orphans.iter().map(|orphan| (orphan.message, orphan.release)).collect();
     let mut counts = [0_usize; 3];
     let outcomes: Vec<Outcome> = orphans
         .into_iter()
@@ -229,15 +240,47 @@ pub(crate) async fn resolve(store: &Store, left: Left, config: &SenderConfig) ->
     for batch in outcomes.chunks(usize::try_from(config.record.batch.get()).unwrap_or(usize::MAX)) {
         store.record(batch).await?;
     }
+    let late = record_late(store, &left, &claimed).await?;
     store.give_up_leases(&left.epochs).await?;
     let [replied, in_doubt, given_back] = counts;
-    if replied + in_doubt + given_back > 0 {
-        tracing::info!(replied, in_doubt, given_back, "resolved what an earlier process left behind");
+    if replied + in_doubt + given_back + late > 0 {
+        tracing::info!(replied, in_doubt, given_back, late, "resolved what an earlier process left behind");
     }
     for file in &left.files {
         remove(file);
     }
     Ok(())
+}
+
+/// Records the deliveries of messages that others took over meanwhile, as after a long absence: nothing of what is
+/// known to be delivered is to be sent again. Returns how many there were.
+async fn record_late(store: &Store, left: &Left, claimed: &HashSet<(MessageId, u32)>) -> Result<usize, StoreError> {
+    let delivered: HashMap<MessageId, (u32, &Reply)> = left
+        .lines
+        .iter()
+        .filter(|(line, _)| !claimed.contains(line))
+        .filter_map(|((message, release), reply)| Some((*message, (*release, reply.as_ref()?))))
+        .filter(|(_, (_, reply))| reply.what == Kind::Delivered)
+        .collect();
+    let messages: Vec<MessageId> = delivered.keys().copied().collect();
+    let mut late = 0;
+    for some in messages.chunks(LATE_AT_ONCE) {
+        let outcomes: Vec<Outcome> = store
+            .open_among(some)
+            .await?
+            .into_iter()
+            .filter_map(|(message, queue, site)| {
+                let (release, reply) = delivered.get(&message)?;
+                let (what, detail) = (reply.what(), reply.detail.clone());
+                Some(Outcome { message, release: *release, epoch: NO_EPOCH, queue, site, what, detail })
+            })
+            .collect();
+        if !outcomes.is_empty() {
+            late += outcomes.len();
+            store.record(&outcomes).await?;
+        }
+    }
+    Ok(late)
 }
 
 impl Reply {

@@ -5,7 +5,7 @@ use crate::{
     attempt::{self, Mood},
     letters::Claimed,
     pace::Pace,
-    route::Session,
+    route::{NoSession, Session},
     tenure::Tenure,
 };
 use domain::{Lane, SiteId, SiteLimits};
@@ -164,7 +164,8 @@ impl Line {
         let idle_time = self.limits.idle_timeout.min(self.office.config.desk.idle);
         let mut last_look = false;
         loop {
-            let notified = {
+            let mut notified = std::pin::pin!(self.ready.notified());
+            {
                 let mut work = self.work();
                 if let Some(claimed) = work.urgent.pop_front() {
                     work.urgent_busy += 1;
@@ -181,8 +182,9 @@ impl Line {
                     return None;
                 }
                 work.idle += 1;
-                self.ready.notified()
-            };
+                // On the list before the lock is let go: each push from now on wakes another connection.
+                notified.as_mut().enable();
+            }
             last_look = tokio::time::timeout(idle_time, notified).await.is_err();
             self.work().idle -= 1;
         }
@@ -205,7 +207,12 @@ impl Line {
                 }
                 let open = match self.usable(session.take(), &claimed).await {
                     Ok(open) => session.insert(open),
-                    Err(error) => break 'tried attempt::without_session(office, &self.tenure, &claimed, &error),
+                    Err(NoneOpen::Later(wait)) => {
+                        break 'tried attempt::given_back(office, &self.tenure, &claimed, wait);
+                    }
+                    Err(NoneOpen::Failed(error)) => {
+                        break 'tried attempt::without_session(office, &self.tenure, &claimed, &error);
+                    }
                 };
                 let result = attempt::over(office, &self.tenure, open, &claimed).await;
                 if !open.connection.is_reusable() {
@@ -246,7 +253,7 @@ impl Line {
     }
 
     /// A session that can take one more message: the one at hand, or a new one.
-    async fn usable(&self, session: Option<Session>, claimed: &Claimed) -> Result<Session, crate::route::NoSession> {
+    async fn usable(&self, session: Option<Session>, claimed: &Claimed) -> Result<Session, NoneOpen> {
         if let Some(session) = session {
             let full = session.connection.messages_sent() >= u32::from(self.limits.messages_per_connection.get());
             if session.connection.is_reusable() && !full {
@@ -254,9 +261,18 @@ impl Line {
             }
             session.connection.quit().await;
         }
-        let permit = self.pace().connection_permit(Instant::now());
-        tokio::time::sleep_until(permit.into()).await;
+        // Not waited for longer: a letter in hand keeps its shard from being handed over.
+        let within = self.office.config.desk.start_within;
+        let permit = self.pace().connection_permit(Instant::now(), within);
+        tokio::time::sleep_until(permit.ok_or(NoneOpen::Later(within))?.into()).await;
         let domain = claimed.letter.job.recipient.domain();
-        self.office.route.session(&domain, self.limits.tls).await
+        self.office.route.session(&domain, self.limits.tls).await.map_err(NoneOpen::Failed)
     }
+}
+
+/// Why there is no session for a letter.
+enum NoneOpen {
+    /// Our own limit: not before some time has passed.
+    Later(Duration),
+    Failed(NoSession),
 }

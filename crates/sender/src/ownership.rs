@@ -42,7 +42,9 @@ pub(crate) async fn own(office: Arc<Office>, name: String, stop: CancellationTok
             renewed = Instant::now();
             ownership.renew().await;
         }
-        if let Err(error) = ownership.look().await {
+        // Never so long that a renewal comes too late; a lease that was taken unnoticed runs out by itself.
+        let looking = tokio::time::timeout(config.renew_every, ownership.look());
+        if let Err(error) = looking.await.unwrap_or(Err(StoreError::Timeout)) {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot look at the leases of the shards");
         }
         ownership.reap().await;
@@ -86,7 +88,10 @@ impl Ownership {
             return;
         }
         let begun = Instant::now();
-        match self.office.store.renew_leases(&epochs, self.office.config.lease.term).await {
+        let term = self.office.config.lease.term;
+        // A hung connection must not cost the leases: the next renewal takes another one.
+        let renewing = tokio::time::timeout(term / 3, self.office.store.renew_leases(&epochs, term));
+        match renewing.await.unwrap_or(Err(StoreError::Timeout)) {
             Ok(renewed) => {
                 let renewed: HashSet<i64> = renewed.into_iter().collect();
                 for tenure in tenures {
@@ -136,9 +141,9 @@ impl Ownership {
                 self.begin(shard, lease, begun);
             }
         }
-        let staying = self.owned.values().filter(|owned| !owned.stop.is_cancelled());
+        let mut staying = self.owned.values().filter(|owned| !owned.stop.is_cancelled());
         if staying.clone().count() > fair
-            && let Some(last) = staying.last()
+            && let Some(last) = staying.next_back()
         {
             last.stop.cancel();
         }
@@ -148,7 +153,9 @@ impl Ownership {
     fn begin(&mut self, shard: Shard, lease: Lease, begun: Instant) {
         if let Err(error) = self.office.journal.epoch(lease.epoch) {
             tracing::error!(%error, "cannot write to the journal; the shard is left to others");
-            return; // the lease runs out
+            // The lease runs out. Staying, this sender would take the shard again each time and never serve it.
+            self.office.life.fail("journal", "cannot be written");
+            return;
         }
         tracing::info!(shard = shard.number(), epoch = lease.epoch, "took a shard");
         let tenure = Arc::new(Tenure::new(lease, begun, self.usable()));

@@ -44,11 +44,11 @@ impl Pace {
         gcra.reserve(at, at + ahead).map(|start| self.origin + start)
     }
 
-    /// When a new connection may be opened.
-    pub(crate) fn connection_permit(&mut self, now: Instant) -> Instant {
-        let Some(gcra) = &mut self.connections else { return now };
+    /// Takes a permit for a new connection that may be opened within `ahead`; `None` when there is none.
+    pub(crate) fn connection_permit(&mut self, now: Instant, ahead: Duration) -> Option<Instant> {
+        let Some(gcra) = &mut self.connections else { return Some(now) };
         let at = now.saturating_duration_since(self.origin);
-        gcra.reserve(at, Duration::MAX / 4).map_or(now, |start| self.origin + start)
+        gcra.reserve(at, at + ahead).map(|start| self.origin + start)
     }
 
     /// How long the site is still to be left alone.
@@ -115,6 +115,19 @@ mod tests {
         pace.answered(after);
         pace.failed(after);
         assert_eq!(pace.paused(after), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_connection_that_would_have_to_wait_too_long_takes_no_permit() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        pace.connections = Some(Gcra::new("1/min".parse().expect("a rate"), 1));
+        assert_eq!(pace.connection_permit(start, Duration::from_secs(5)), Some(start));
+        for _ in 0..100 {
+            assert_eq!(pace.connection_permit(start, Duration::from_secs(5)), None);
+        }
+        let later = start + Duration::from_secs(60);
+        assert_eq!(pace.connection_permit(later, Duration::from_secs(5)), Some(later));
     }
 
     #[test]

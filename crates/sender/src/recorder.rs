@@ -4,6 +4,7 @@
 //! sent again. The statement is a compare-and-set, so writing it twice does no harm.
 
 use crate::{Office, attempt::Done, config::RecordConfig, journal::Ticket, tenure::Tenure};
+use domain::fact::FactDetail;
 use std::{sync::Arc, time::Duration};
 use store::{Outcome, Recorded, StoreError};
 use tokio::{sync::mpsc, time::Instant};
@@ -93,14 +94,24 @@ async fn write(office: &Office, entries: &mut Vec<Entry>) {
                 error = &error as &dyn std::error::Error,
                 "a batch of outcomes was refused, writing one by one"
             );
-            for outcome in &outcomes {
-                match until_written(office, std::slice::from_ref(outcome)).await {
+            for (outcome, (_, tenure)) in outcomes.iter_mut().zip(&rest) {
+                let mut written = until_written(office, std::slice::from_ref(outcome)).await;
+                if written.is_err() {
+                    // What it came to matters more than what was said about it.
+                    outcome.detail = FactDetail::default();
+                    written = until_written(office, std::slice::from_ref(outcome)).await;
+                }
+                match written {
                     Ok(recorded) => office.metrics.recorded(std::slice::from_ref(outcome), &recorded),
-                    Err(error) => tracing::error!(
-                        message.id = %outcome.message,
-                        error = &error as &dyn std::error::Error,
-                        "an outcome cannot be recorded; its message ends in doubt"
-                    ),
+                    Err(error) => {
+                        tracing::error!(
+                            message.id = %outcome.message,
+                            error = &error as &dyn std::error::Error,
+                            "an outcome cannot be recorded; its message ends in doubt"
+                        );
+                        // Under a live lease it would stay as being sent for ever.
+                        tenure.end();
+                    }
                 }
             }
         }

@@ -53,10 +53,13 @@ impl StoreError {
             Self::Connect { .. } | Self::Timeout => true,
             Self::Statement { source } => match source {
                 sqlx::Error::Database(error) => {
-                    // Serialisation, deadlock, out of resources, operator intervention, connection failures, and
-                    // a server that starts or stops.
+                    // Serialisation, deadlock, out of resources, operator intervention, connection failures, a
+                    // server that starts or stops, a standby that is not yet promoted, a password that is being
+                    // changed, and failing disks.
                     error.code().is_some_and(|code| {
-                        ["40", "53", "57", "08"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+                        ["40", "53", "57", "08", "28", "58"].iter().any(|class| code.starts_with(class))
+                            || code == "55P03"
+                            || code == "25006"
                     })
                 }
                 sqlx::Error::Io(_)

@@ -231,13 +231,18 @@ impl Store {
         let release = release_no(outcome.release);
         let known = transaction!(self, PLAIN, conn => {
             sqlx::query_scalar!(
+                // The end of this release may be another one than this outcome, such as `unknown`; or `delivered`,
+                // since that it was known to be.
                 r#"select (exists (select from mailfleet.facts f
-                                   where f.message_id = $1 and f.release_no = $2 and f.kind in ($3, 6))
+                                   where f.message_id = $1 and f.release_no = $2
+                                     and (f.kind = 6 or f.kind = $3 and coalesce(f.closing, 1) in ($4, 1)))
                         or exists (select from mailfleet.message_events e
-                                   where e.message_id = $1 and e.release_no = $2 and e.kind in ($3, 6))) as "known!""#,
+                                   where e.message_id = $1 and e.release_no = $2
+                                     and (e.kind = 6 or e.kind = $3 and coalesce(e.closing, 1) in ($4, 1)))) as "known!""#,
                 message,
                 release,
-                i32::from(kind.code()),
+                kind.code(),
+                closing.map(|closing| i32::from(closing.code())),
             )
             .fetch_one(&mut *conn)
             .await?
@@ -318,31 +323,12 @@ impl Store {
         Ok(rows.len())
     }
 
-    /// Closes a released row that cannot be rendered as failed; `false` when it was stale.
+    /// As [`Store::fail_all`], for one row; `false` when it was stale or is known to be delivered.
     ///
     /// # Errors
     /// When the database does not answer; the row is repaired and fails again.
     pub async fn fail(&self, message: MessageId, release: u32, reason: &FactDetail) -> Result<bool, StoreError> {
-        let rows = transaction!(self, HOT, conn => {
-            sqlx::query_scalar!(
-                "with gone as (
-                     delete from mailfleet.moving
-                     where message_id = $1 and release_no = $2 and state = 1
-                     returning *
-                 )
-                 insert into mailfleet.facts
-                     (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
-                 select message_id, 2, 0, 6, release_no, queue_id, site, mailfleet.clock(), $3
-                 from gone
-                 returning message_id",
-                message.as_uuid(),
-                release_no(release),
-                serde_json::to_value(reason).unwrap_or_default(),
-            )
-            .fetch_all(&mut *conn)
-            .await?
-        })?;
-        Ok(!rows.is_empty())
+        Ok(self.fail_all(&[Failed { message, release, reason: reason.clone() }]).await? == 1)
     }
 
     /// The claims under these epochs that were never recorded: what the next owner of a journal resolves.
@@ -369,6 +355,30 @@ impl Store {
                 site: SiteId::from_stored(row.site),
                 lane: Lane::from_code(row.lane).unwrap_or(Lane::Bulk),
             })
+            .collect())
+    }
+
+    /// Those of `messages` that have not ended, with queue and site. One that changes its table at this very moment
+    /// may be missed. At most a few thousand a call.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn open_among(&self, messages: &[MessageId]) -> Result<Vec<(MessageId, i64, SiteId)>, StoreError> {
+        let ids: Vec<Uuid> = messages.iter().map(MessageId::as_uuid).collect();
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query!(
+                r#"select message_id as "message_id!", queue_id as "queue_id!", site as "site!"
+                   from mailfleet.moving where message_id = any ($1)
+                   union all
+                   select message_id, queue_id, site from mailfleet.waiting where message_id = any ($1)"#,
+                &ids
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (MessageId::from_uuid(row.message_id), row.queue_id, SiteId::from_stored(row.site)))
             .collect())
     }
 }

@@ -2,4 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
+mod api;
 mod delivery;
+mod edge;
+mod faults;
+mod holding;
+mod neighbours;
+mod routes;
+mod senders;
+mod shaping;
+
+/// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …
+fn addresses(count: usize, head: &str, domain: &str) -> Vec<String> {
+    (0..count).map(|index| format!("{head}.{index}@{domain}")).collect()
+}

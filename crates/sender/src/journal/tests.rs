@@ -105,3 +105,16 @@ fn a_file_goes_when_everything_in_it_is_recorded_and_not_before() {
     assert_eq!(left.epochs, [7], "a live epoch is repeated in every file");
     assert!(left.lines.contains_key(&(message(2), 3)));
 }
+
+#[test]
+fn after_a_line_that_could_not_be_written_no_dot_is_let_go() {
+    let directory = Directory::new("full");
+    let (journal, _) = directory.open(1 << 20).expect("opens");
+    let whole = {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("the system has one");
+        std::mem::replace(&mut journal.lock().file, full)
+    };
+    journal.dot(message(0), 1, 7).expect_err("there is no room");
+    journal.lock().file = whole;
+    journal.dot(message(1), 1, 7).expect_err("the line before may be there by half");
+}

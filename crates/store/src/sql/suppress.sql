@@ -7,12 +7,14 @@ with present as materialized (
     where w.address_hash = $1
       and ($2 = '00000000-0000-0000-0000-000000000000'::uuid
            or exists (select from mailfleet.queues q where q.queue_id = w.queue_id and q.tenant_id = $2))
+    order by w.message_id
     for update of w
 ), travel as materialized (
     select m.ctid as row, m.message_id, m.release_no, m.queue_id, m.site
     from mailfleet.moving m
     where m.address_hash = $1 and m.state = 1
       and ($2 = '00000000-0000-0000-0000-000000000000'::uuid or m.tenant_id = $2)
+    order by m.message_id
     for update
 ), gone_rest as (
     delete from mailfleet.waiting where ctid = any (array(select row from rest)) returning message_id

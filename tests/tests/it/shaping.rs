@@ -1,0 +1,100 @@
+//! Who waits for whom, and how fast a receiver is sent to.
+
+use crate::addresses;
+use domain::{Closing, Lane};
+use mailfleet_tests::{Fleet, mail};
+use proto::v1::MessageState;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use testkit::until;
+
+#[tokio::test]
+async fn a_receiver_that_hangs_delays_no_other() {
+    let fleet = Fleet::builder()
+        .sink(|sink| sink.hang = Duration::from_secs(8))
+        .settings(|settings| {
+            settings.sender.deadlines.dot = Duration::from_secs(4);
+            let default = json!({"max_connections": 4, "rate": "none", "connection_rate": "none"});
+            settings.shape(json!({"default": default}));
+        })
+        .start()
+        .await;
+    fleet.submit_batch(mail().to_all(addresses(8, "hang-after-dot-once", "stuck.test"))).await;
+    until("the receiver hangs", async || fleet.sink.stats().accepted >= 3).await;
+    let begun = Instant::now();
+    let (_, ids) = fleet.submit_batch(mail().to_all((0..100).map(|index| format!("ann@r{index}.test")))).await;
+    for id in ids.into_iter().flatten() {
+        assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let verdict = fleet.assert_sound().await;
+    assert_eq!(verdict.of(Closing::Delivered), 108, "{verdict:?}");
+}
+
+#[tokio::test]
+async fn bulk_mail_delays_no_transactional_mail_even_at_the_same_receiver() {
+    let fleet = Fleet::builder()
+        .settings(|settings| settings.shape(json!({"default": {"max_connections": 3, "rate": "none"}})))
+        .start()
+        .await;
+    let (sent, _) = fleet.submit_batch(mail().to_all(addresses(500, "slow-100ms", "receiver.test"))).await;
+    until("bulk is under way", async || fleet.sink.stats().accepted > 5).await;
+    for index in 0..5 {
+        let begun = Instant::now();
+        let id = fleet.submit(mail().to(&format!("urgent.{index}@receiver.test"))).await;
+        fleet.ended(id).await;
+        // Bulk alone needs 500 × 0.1 s ÷ 2 connections.
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
+    assert!(fleet.sink.stats().accepted < 400);
+    fleet.mails().cancel_batch(proto::v1::CancelBatchRequest { batch_id: sent.batch_id }).await.unwrap();
+    fleet.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_receiver_never_sees_more_connections_than_it_is_given() {
+    let fleet = Fleet::builder()
+        .settings(|settings| {
+            let limits = json!({"max_connections": 3, "messages_per_connection": 5, "rate": "none", "connection_rate": "none"});
+            settings.shape(json!({"default": limits}));
+        })
+        .start()
+        .await;
+    fleet.submit_batch(mail().to_all(addresses(60, "slow-20ms", "receiver.test"))).await;
+    fleet.submit_all(mail().lane(Lane::Transactional).to_all(addresses(30, "slow-20ms.u", "receiver.test"))).await;
+    until("all are taken", async || fleet.sink.stats().accepted == 90).await;
+    let stats = fleet.sink.stats();
+    assert!(stats.peak <= 3, "{stats:?}");
+    assert!(stats.connections >= 90 / 5, "{stats:?}");
+    fleet.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_receiver_never_gets_mail_faster_than_its_rate() {
+    let fleet = Fleet::builder()
+        .settings(|settings| {
+            let limits = json!({"rate": "50/s", "burst": 5, "connection_rate": "none"});
+            settings.shape(json!({"sites": {"receiver.test": limits}, "default": {"rate": "none", "connection_rate": "none"}}));
+        })
+        .start()
+        .await;
+    let begun = Instant::now();
+    fleet.submit_batch(mail().to_all(addresses(150, "r", "receiver.test"))).await;
+    until("all are taken", async || fleet.sink.stats().accepted == 150).await;
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(2_850), "150 mails at 50/s in {took:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let verdict = fleet.assert_sound().await;
+    assert_eq!((verdict.of(Closing::Delivered), verdict.deferred), (150, 0));
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_patience_gets_it_and_then_its_mail() {
+    let fleet = Fleet::start().await;
+    let ids = fleet.submit_all(mail().to("busy-once@receiver.test").to("ann@receiver.test")).await;
+    let seen = fleet.settled(ids[0]).await;
+    assert_eq!((seen.state(), seen.timeline.last().unwrap().smtp_code), (MessageState::Queued, 421));
+    fleet.clock.advance(Duration::from_secs(60)).await;
+    let verdict = fleet.assert_sound().await;
+    assert_eq!(verdict.of(Closing::Delivered), 2);
+}
