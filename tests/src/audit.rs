@@ -46,7 +46,9 @@ impl Fleet {
             last = self.store.audit().await.ok();
             last.as_ref().is_some_and(|audit| audit.open == 0 && audit.facts == 0).then_some(())
         });
-        assert!(quiet.await.is_some(), "does not come to rest: {last:?}");
+        if quiet.await.is_none() {
+            panic!("does not come to rest: {last:?}; for example {:#?}", self.open().await);
+        }
         let verdict = self.count().await;
         self.end().await;
         verdict
@@ -57,6 +59,20 @@ impl Fleet {
         let verdict = self.count().await;
         self.end().await;
         verdict
+    }
+
+    /// Some messages that are open, for a failure's text.
+    async fn open(&self) -> Vec<store::MessageView> {
+        let known: Vec<MessageId> = self.known.lock().unwrap().iter().copied().collect();
+        let mut open = Vec::new();
+        for id in known {
+            let view = self.store.message(None, id).await.unwrap();
+            open.extend(view.filter(|view| !matches!(view.whereabouts, Whereabouts::Closed(_))));
+            if open.len() == 3 {
+                break;
+            }
+        }
+        open
     }
 
     async fn count(&self) -> Verdict {

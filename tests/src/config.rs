@@ -107,6 +107,8 @@ fn dispatcher() -> dispatcher::DispatcherConfig {
     dispatcher::DispatcherConfig {
         lease: LEASE,
         window: WindowPolicy { horizon: ms(300), ..WindowPolicy::default() },
+        min_window: 20,
+        start_window: 100,
         look_interval: ms(100),
         full_look_interval: ms(1_000),
         bound_slack: ms(1_000),

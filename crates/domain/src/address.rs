@@ -68,6 +68,10 @@ impl FromStr for DomainName {
         if text.len() > 1_000 {
             return Err(AddressError::TooLong);
         }
+        // UTS 46 drops what cannot be seen; what somebody read would then not be what is delivered to.
+        if text.chars().any(is_deceptive) {
+            return Err(AddressError::Domain);
+        }
         // UTS 46, non-transitional, letters, digits and hyphens only: bidi and look-alike tricks that are
         // no valid label fail here, and what is checked is what is delivered to.
         let ascii = Uts46::new()

@@ -291,7 +291,7 @@ impl Desk {
                     let Some(held) = seat.held(lane).pop_front() else { break };
                     self.held[index(lane)] -= 1;
                     self.office.metrics.held.dec();
-                    let turn = seat.line.pace().turn(position, now);
+                    let turn = seat.line.turn(position, now);
                     position += 1;
                     parked.push(rest(&held.letter, turn));
                     chunks.push(held.chunk);

@@ -90,6 +90,14 @@ impl Line {
         }
     }
 
+    /// When the `position`-th letter that cannot be held will have its turn.
+    pub(crate) fn turn(&self, position: usize, now: Instant) -> Duration {
+        let took = self.work().took;
+        // A second each, until one has been seen.
+        let each = if took > 0.0 { took } else { 1.0 };
+        self.pace().turn(position, f64::from(self.limits.max_connections.get()) / each, now)
+    }
+
     /// Whether nothing is claimed for this site.
     pub(crate) fn is_idle(&self) -> bool {
         let work = self.work();

@@ -5,6 +5,11 @@ use std::time::{Duration, Instant};
 
 /// Failures in a row after which a pause no longer grows.
 const MAX_DOUBLINGS: u32 = 6;
+/// The rate of a site is never taken for lower than this, in messages a second: an estimate that is too long is not
+/// corrected before the letter comes back.
+const SLOWEST: f64 = 1.0;
+/// Longest time for which a letter is parked because others stand before it.
+const LONGEST_TURN: Duration = Duration::from_secs(600);
 
 /// The pace of one site, kept by the owner of its shard alone, which is what makes its limits exact.
 pub(crate) struct Pace {
@@ -14,10 +19,8 @@ pub(crate) struct Pace {
     pause: Duration,
     paused_until: Option<Instant>,
     failures: u32,
-    /// Messages a second that were lately finished, smoothed; for the estimate of a parked letter's due time.
-    finished_per_second: f64,
-    finished: u32,
-    counted_since: Instant,
+    /// Messages a second that the limits allow; for the estimate of a parked letter's due time.
+    ceiling: f64,
 }
 
 impl Pace {
@@ -31,9 +34,7 @@ impl Pace {
             pause,
             paused_until: None,
             failures: 0,
-            finished_per_second: 0.0,
-            finished: 0,
-            counted_since: now,
+            ceiling: limits.rate.map_or(f64::INFINITY, |rate| rate.per_second()),
         }
     }
 
@@ -71,23 +72,15 @@ impl Pace {
         if self.paused(now).is_none() {
             self.failures = 0;
         }
-        self.finished += 1;
-        let counted = now.saturating_duration_since(self.counted_since);
-        if counted >= Duration::from_secs(1) {
-            let rate = f64::from(self.finished) / counted.as_secs_f64();
-            self.finished_per_second =
-                if self.finished_per_second == 0.0 { rate } else { 0.5 * self.finished_per_second + 0.5 * rate };
-            self.finished = 0;
-            self.counted_since = now;
-        }
     }
 
-    /// When the `position`-th letter that cannot be held will have its turn, as far as one can tell.
-    pub(crate) fn turn(&self, position: usize, now: Instant) -> Duration {
+    /// When the `position`-th letter that cannot be held will have its turn, as far as one can tell: its connections
+    /// get rid of `able` messages a second.
+    pub(crate) fn turn(&self, position: usize, able: f64, now: Instant) -> Duration {
         let pause = self.paused(now).unwrap_or(Duration::ZERO);
-        let rate = self.finished_per_second.max(1.0);
-        let wait = Duration::from_secs_f64((position as f64 / rate).min(3_600.0));
-        (pause + wait).max(Duration::from_secs(1))
+        let rate = able.min(self.ceiling).max(SLOWEST);
+        let wait = Duration::from_secs_f64((position as f64 / rate).min(LONGEST_TURN.as_secs_f64()));
+        (pause + wait).max(self.pause)
     }
 }
 
@@ -128,6 +121,17 @@ mod tests {
         }
         let later = start + Duration::from_secs(60);
         assert_eq!(pace.connection_permit(later, Duration::from_secs(5)), Some(later));
+    }
+
+    #[test]
+    fn a_parked_letter_comes_back_at_the_pace_of_its_site() {
+        let start = Instant::now();
+        let pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        assert_eq!(pace.turn(0, 10.0, start), Duration::from_secs(1));
+        assert_eq!(pace.turn(50, 10.0, start), Duration::from_secs(5));
+        // Its limit of 100 a second holds, however fast the connections are.
+        assert_eq!(pace.turn(500, 10_000.0, start), Duration::from_secs(5));
+        assert_eq!(pace.turn(1_000_000, 0.001, start), LONGEST_TURN);
     }
 
     #[test]

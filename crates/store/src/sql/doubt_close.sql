@@ -21,11 +21,16 @@ with present as materialized (
 ), rested as (
     insert into mailfleet.waiting
         (queue_id, due, message_id, batch_id, address_hash, expires_at, release_no, attempt, losses, site, last_reply)
-    select queue_id, now, message_id, batch_id, address_hash, expires_at, release_no, attempt, 0, site,
+    -- The first doubt is mostly a sender's crash and goes again at once. A receiver that takes each copy and never
+    -- answers would get one after the other: the more attempts there were, the longer the rest.
+    select queue_id,
+           case when attempt <= 1 then now
+                else least(now + interval '5 minutes' * power(2, least(attempt, 8) - 2), expires_at) end,
+           message_id, batch_id, address_hash, expires_at, release_no, attempt, 0, site,
            'no reply after the final dot'
     from judged
     where closing is null
-    order by queue_id, message_id
+    order by 1, message_id
 ), facts as (
     insert into mailfleet.facts (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
     select message_id, 2, 0, closing, release_no, queue_id, site, now, '{}'
