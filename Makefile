@@ -53,6 +53,8 @@ clean-local: ## Stops the local fleet and removes its data
 	@if [ -x $(MAILFLEET) ]; then $(MAILFLEET) down --quiet; fi
 	@# A root user's Postgres may keep its data elsewhere, behind a link.
 	@if [ -L .mailfleet/postgres/data ]; then rm -rf "$$(readlink -f .mailfleet/postgres/data)"; fi
+	@# Where the server's user cannot reach this folder, its data lie elsewhere behind a link.
+	@if [ -L .mailfleet/postgres/data ]; then rm -rf "$$(readlink -f .mailfleet/postgres/data)"; fi
 	@rm -rf .mailfleet
 	@echo "removed .mailfleet"
 
