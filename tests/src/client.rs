@@ -38,6 +38,11 @@ impl Interceptor for Bearer {
 /// A connection on which every call presents one key.
 pub type Line = InterceptedService<Channel, Bearer>;
 
+/// A line over this connection with this key.
+pub fn bearer(channel: Channel, key: &str) -> Line {
+    InterceptedService::new(channel, Bearer(key.to_owned()))
+}
+
 /// The reason of an error, as programs read it.
 pub fn reason(status: &Status) -> String {
     status.get_details_error_info().map_or_else(String::new, |info| info.reason)
@@ -52,7 +57,7 @@ pub fn fields(status: &Status) -> Vec<String> {
 impl Fleet {
     /// A line with this key.
     pub fn line(&self, key: &str) -> Line {
-        InterceptedService::new(self.channel.clone(), Bearer(key.to_owned()))
+        bearer(self.channel.clone(), key)
     }
 
     /// A line without any key.

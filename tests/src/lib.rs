@@ -16,11 +16,12 @@ pub mod dns;
 mod home;
 mod mail;
 mod member;
+pub mod processes;
 mod start;
 mod zone;
 
 pub use audit::Verdict;
-pub use client::{ALL_SCOPES, Line, fields, reason};
+pub use client::{ALL_SCOPES, Line, bearer, fields, reason};
 pub use config::Settings;
 pub use mail::{Post, mail, recipient};
 pub use start::{Builder, Fleet, Kind};

@@ -20,7 +20,7 @@ use std::{
 };
 use store::{NewApiKey, Store, StoreConfig};
 use testkit::{
-    NatsServer, PostgresServer, VirtualClock,
+    FaultProxy, NatsServer, PostgresServer, VirtualClock,
     sink::{Sink, SinkConfig},
     until,
 };
@@ -239,15 +239,31 @@ impl Fleet {
         self.folder.path().join(format!("journal-{name}"))
     }
 
+    /// A proxy that misbehaves on command, before the database.
+    pub async fn before_postgres(&self) -> FaultProxy {
+        FaultProxy::start(upstream(&self.database.url())).await.unwrap()
+    }
+
+    /// A proxy that misbehaves on command, before the broker.
+    pub async fn before_nats(&self) -> FaultProxy {
+        FaultProxy::start(upstream(&self.settings.bus.url)).await.unwrap()
+    }
+
     /// Starts a service under this name.
     pub async fn launch(&mut self, kind: Kind, name: &str) {
+        self.launch_at(kind, name, self.database.url()).await;
+    }
+
+    /// Starts a service that reaches its database through this proxy.
+    pub async fn launch_through(&mut self, kind: Kind, name: &str, postgres: &FaultProxy) {
+        let url = self.database.url();
+        let through = url.replacen(&upstream(&url), &postgres.address().to_string(), 1);
+        self.launch_at(kind, name, through).await;
+    }
+
+    async fn launch_at(&mut self, kind: Kind, name: &str, url: String) {
         assert!(!self.members.contains_key(name), "{name} runs");
-        let house = House {
-            url: self.database.url(),
-            name: name.to_owned(),
-            settings: self.settings.clone(),
-            journal: self.journal(name),
-        };
+        let house = House { url, name: name.to_owned(), settings: self.settings.clone(), journal: self.journal(name) };
         let member = match kind {
             Kind::Ingest => {
                 let (member, address) = Member::start(name, |life| house.ingest(life)).await;
@@ -314,6 +330,13 @@ impl Fleet {
         }
         self.store.close().await;
     }
+}
+
+/// `host:port` of a URL.
+fn upstream(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split(['/', '?']).next().unwrap_or(rest).to_owned()
 }
 
 async fn connect(url: &str, name: &str) -> Store {

@@ -71,7 +71,9 @@ pub struct DispatcherConfig {
     pub repair_after: Duration,
     /// Most rows of one repair statement.
     pub repair_batch: u32,
-    /// Losses in a row after which a message is closed as failed.
+    /// Losses in a row after which a message is closed as failed, as one that kills whoever touches it. Nothing tells
+    /// such a message from one that waits for a shard without a sender or for renderers that are overrun, so a small
+    /// number closes good mail during an outage of `repair_after` times as long. The time to live ends the rest.
     pub poison_losses: u16,
 
     /// How long after the end of an owner's lease its claims are in doubt: what the next owner has to read its
@@ -128,7 +130,7 @@ impl Default for DispatcherConfig {
             repair_interval: Duration::from_secs(1),
             repair_after: Duration::from_secs(45),
             repair_batch: 2_000,
-            poison_losses: 3,
+            poison_losses: 100,
             doubt_grace: Duration::from_secs(15),
             resend_transactional: true,
             resend_bulk: true,

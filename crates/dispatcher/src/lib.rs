@@ -26,7 +26,7 @@ pub use metrics::Metrics;
 use bus::Bus;
 use domain::{ShardCount, Slot};
 use service::{Chain, ConfigError, Health, Lifecycle, Pulse};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 use store::{KeptLease, LeaseKeeper, Store};
 use tenure::Tenure;
 use tokio::sync::{Notify, watch};
@@ -133,6 +133,7 @@ impl Dispatcher {
             bus_up: watch::Sender::new(false),
             bus_suspect: Notify::new(),
             repair_now: Notify::new(),
+            overrun: Mutex::default(),
             look_now: Notify::new(),
         };
         let loops = async {

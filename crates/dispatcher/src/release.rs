@@ -113,7 +113,8 @@ impl Rounds<'_> {
     /// Counts what is in motion.
     async fn recount(&mut self) -> Result<(), StoreError> {
         let counted = self.tenure.store.in_motion().await?;
-        self.windows.recount(&counted, Instant::now());
+        let overrun = self.tenure.take_overrun();
+        self.windows.recount(&counted, &overrun, Instant::now());
         for lane in Lane::ALL {
             let (moving, window) = self.windows.totals(lane);
             let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);

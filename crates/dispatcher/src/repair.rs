@@ -5,6 +5,7 @@
 
 use crate::{metrics::result, tenure::Tenure};
 use domain::{Closing, MessageId};
+use std::sync::PoisonError;
 use store::{StoreError, UnsettledMark};
 
 /// Most rows of one statement about doubts.
@@ -25,6 +26,7 @@ async fn repair_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     while !tenure.is_stopping() {
         let done = tenure.store.repair(config.repair_after, config.repair_batch, config.poison_losses).await?;
         let found = done.rested + done.poison;
+        tenure.overrun.lock().unwrap_or_else(PoisonError::into_inner).extend(&done.unexplained);
         if found > 0 {
             tracing::info!(rested = done.rested, poison = done.poison, "repaired what was lost on the way");
             tenure.metrics.repaired.inc_by(done.rested as u64);

@@ -2,9 +2,14 @@
 
 use crate::{DispatcherConfig, Metrics};
 use bus::Bus;
-use domain::ShardCount;
+use domain::{Lane, ShardCount};
 use service::{Backoff, Chain};
-use std::{error::Error, time::Duration};
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use store::Store;
 use tokio::{
     sync::{Notify, watch},
@@ -27,6 +32,8 @@ pub(crate) struct Tenure<'a> {
     pub(crate) bus_suspect: Notify,
     /// Messages are to be repaired now: the bus lost what it held.
     pub(crate) repair_now: Notify,
+    /// Lanes that lost releases on the way: more is in motion than gets through in time.
+    pub(crate) overrun: Mutex<BTreeSet<Lane>>,
     /// Something rests that is due now.
     pub(crate) look_now: Notify,
 }
@@ -34,6 +41,11 @@ pub(crate) struct Tenure<'a> {
 impl Tenure<'_> {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// Takes the lanes that lost releases since the last call.
+    pub(crate) fn take_overrun(&self) -> BTreeSet<Lane> {
+        std::mem::take(&mut *self.overrun.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The bus did not take a chunk for another reason than being full: nothing is released until it is known

@@ -8,7 +8,7 @@
 use crate::DispatcherConfig;
 use domain::{Lane, Slot, WindowPolicy};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 use store::InMotion;
@@ -138,8 +138,9 @@ impl Windows {
         }
     }
 
-    /// Takes over what Postgres counted.
-    pub(crate) fn recount(&mut self, counted: &[InMotion], now: Instant) {
+    /// Takes over what Postgres counted. A lane that is `overrun` lost releases on the way: what left it did not get
+    /// through, and it may have less in motion until it does.
+    pub(crate) fn recount(&mut self, counted: &[InMotion], overrun: &BTreeSet<Lane>, now: Instant) {
         let counted: HashMap<(Lane, Slot), u32> =
             counted.iter().map(|moving| ((moving.lane, moving.slot), moving.count)).collect();
         for (lane, slot) in counted.keys() {
@@ -150,11 +151,18 @@ impl Windows {
             // What ingest released since the last recount makes this smaller, so it is a lower bound.
             cell.done += i64::from(cell.moving) - i64::from(count);
             cell.moving = count;
+            if overrun.contains(&place.0) {
+                (cell.done, cell.since) = (0, now);
+            }
             cell.measure(now);
         }
         for (lane, limit) in &mut self.lanes {
             limit.moving = counted.iter().filter(|((of, _), _)| of == lane).map(|(_, count)| count).sum();
-            limit.limit = (limit.limit + self.limits.lane * REGAIN).min(self.limits.lane);
+            limit.limit = if overrun.contains(lane) {
+                (limit.limit * SHRINK).max(f64::from(self.limits.min))
+            } else {
+                (limit.limit + self.limits.lane * REGAIN).min(self.limits.lane)
+            };
         }
         self.recounted = now;
     }
@@ -240,7 +248,7 @@ mod tests {
         assert_eq!(windows.room(Lane::Transactional, at), 1_000);
         windows.given_back(BULK, at, 100, now);
         assert_eq!(windows.room(BULK, at), 200);
-        windows.recount(&moving(at, 50), now + Duration::from_millis(100));
+        windows.recount(&moving(at, 50), &BTreeSet::new(), now + Duration::from_millis(100));
         assert_eq!(windows.room(BULK, at), 950);
     }
 
@@ -252,7 +260,7 @@ mod tests {
         for _ in 0..3 {
             windows.released(BULK, at, 1_000, 1_000_000, now);
             now += Duration::from_secs(1);
-            windows.recount(&[], now);
+            windows.recount(&[], &BTreeSet::new(), now);
         }
         assert_eq!(windows.room(BULK, at), 3_000);
         // Now 10 a second, and more is due than goes: it falls to the floor.
@@ -260,7 +268,7 @@ mod tests {
             windows.released(BULK, at, 10, 10_000, now);
             windows.limited(BULK, at, now);
             now += Duration::from_secs(1);
-            windows.recount(&[], now);
+            windows.recount(&[], &BTreeSet::new(), now);
         }
         assert_eq!(windows.room(BULK, at), 200);
     }
@@ -272,7 +280,7 @@ mod tests {
         windows.released(BULK, at, 1_000, 1_000_000, now);
         for _ in 0..100 {
             now += Duration::from_secs(1);
-            windows.recount(&[], now);
+            windows.recount(&[], &BTreeSet::new(), now);
         }
         assert_eq!(windows.room(BULK, at), 3_000);
     }
@@ -289,24 +297,38 @@ mod tests {
         for _ in 0..40 {
             windows.released(BULK, at, 1, 1_000_000, now);
         }
-        windows.recount(&[], now + Duration::from_secs(1));
+        windows.recount(&[], &BTreeSet::new(), now + Duration::from_secs(1));
         assert!((9..=11).contains(&windows.room(BULK, at)), "{}", windows.room(BULK, at));
+    }
+
+    #[test]
+    fn a_lane_that_loses_releases_gets_less_and_no_rate_out_of_them() {
+        let (mut windows, now) = windows(|_| {});
+        let at = slot(3);
+        windows.released(BULK, at, 1_000, 1_000_000, now);
+        let room = windows.room(BULK, slot(4));
+        for second in 1..=60 {
+            windows.recount(&[], &BTreeSet::from([BULK]), now + Duration::from_secs(second));
+        }
+        assert_eq!(windows.lane_room(BULK, now), 200);
+        assert_eq!(windows.lane_room(Lane::Transactional, now), 20_000);
+        assert_eq!(windows.room(BULK, at), room, "what was lost is no rate");
     }
 
     #[test]
     fn a_refusal_closes_the_lane_for_a_while_and_lowers_its_limit() {
         let (mut windows, now) = windows(|_| {});
         let at = slot(3);
-        windows.recount(&moving(at, 10_000), now);
+        windows.recount(&moving(at, 10_000), &BTreeSet::new(), now);
         assert_eq!(windows.lane_room(BULK, now), 10_000);
         windows.refused(BULK, now + Duration::from_secs(1));
         assert_eq!(windows.lane_room(BULK, now), 0);
-        windows.recount(&moving(at, 1_000), now);
+        windows.recount(&moving(at, 1_000), &BTreeSet::new(), now);
         let later = now + Duration::from_secs(1);
         assert_eq!(windows.lane_room(BULK, later), 6_400);
         assert_eq!(windows.lane_room(Lane::Transactional, now), 20_000);
         for _ in 0..60 {
-            windows.recount(&[], later);
+            windows.recount(&[], &BTreeSet::new(), later);
         }
         assert_eq!(windows.lane_room(BULK, later), 20_000);
     }

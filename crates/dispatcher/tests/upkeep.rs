@@ -98,7 +98,7 @@ async fn what_a_wiped_broker_held_is_released_again_under_another_epoch() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_release_is_repaired_travels_alone_and_fails_after_the_third_loss() {
     let house = House::new().await;
-    let dispatcher = house.dispatcher("one", lasting());
+    let dispatcher = house.dispatcher("one", DispatcherConfig { poison_losses: 3, ..lasting() });
     house.wait_for_streams().await;
     let accepted = house.accept(bulk(2)).await;
     assert_eq!(house.jobs(Lane::Bulk, 2).await.len(), 2);

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 
 /// Sessions tried for one letter when one after the other turns out to have died while it rested.
 const SESSIONS_PER_LETTER: usize = 3;
+/// How long after a receiver refused one more connection it is offered one more again.
+const RECOVERY: Duration = Duration::from_secs(30);
 /// How much a new measurement weighs in the smoothed time of a transaction.
 const SMOOTHING: f64 = 0.2;
 
@@ -43,9 +45,30 @@ struct Work {
     bulk_busy: usize,
     workers: usize,
     idle: usize,
+    /// Connections with a session.
+    open: usize,
+    /// Connections that the receiver takes at once: the limit, or less after it refused one more.
+    allowed: usize,
+    /// When that was last changed.
+    allowed_since: Option<Instant>,
     closed: bool,
     /// Smoothed time of a transaction, in seconds; 0 until there was one.
     took: f64,
+}
+
+impl Work {
+    /// Connections that bulk mail may use: one of several is kept for transactional mail.
+    fn bulk_connections(&self) -> usize {
+        self.allowed.saturating_sub(1).max(1)
+    }
+
+    /// Offers the receiver one more connection, some time after it refused one.
+    fn recover(&mut self, most: usize) {
+        if self.allowed < most && self.allowed_since.is_none_or(|since| since.elapsed() > RECOVERY) {
+            self.allowed += 1;
+            self.allowed_since = Some(Instant::now());
+        }
+    }
 }
 
 impl Line {
@@ -57,7 +80,7 @@ impl Line {
             limits,
             office: Arc::clone(office),
             tenure: Arc::clone(tenure),
-            work: Mutex::default(),
+            work: Mutex::new(Work { allowed: limits.max_connections.get().into(), ..Work::default() }),
             ready: Notify::new(),
             freed: Arc::clone(freed),
         })
@@ -71,11 +94,6 @@ impl Line {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connections that bulk mail may use: one of several is kept for transactional mail.
-    fn bulk_connections(&self) -> usize {
-        usize::from(self.limits.max_connections.get()).saturating_sub(1).max(1)
-    }
-
     /// How many more letters of a lane may be claimed, so that connections stay busy for the configured time ahead.
     pub(crate) fn room(&self, lane: Lane) -> usize {
         let desk = &self.office.config.desk;
@@ -84,9 +102,8 @@ impl Line {
         let each = if work.took > 0.0 { (desk.ahead.as_secs_f64() / work.took) as usize } else { 2 };
         let each = each.clamp(1, most);
         match lane {
-            Lane::Transactional => (usize::from(self.limits.max_connections.get()) * each)
-                .saturating_sub(work.urgent.len() + work.urgent_busy),
-            Lane::Bulk => (self.bulk_connections() * each).saturating_sub(work.bulk.len() + work.bulk_busy),
+            Lane::Transactional => (work.allowed * each).saturating_sub(work.urgent.len() + work.urgent_busy),
+            Lane::Bulk => (work.bulk_connections() * each).saturating_sub(work.bulk.len() + work.bulk_busy),
         }
     }
 
@@ -112,7 +129,8 @@ impl Line {
             Lane::Bulk => work.bulk.push_back(claimed),
         }
         let queued = work.urgent.len() + work.bulk.len();
-        if queued > work.idle && work.workers < usize::from(self.limits.max_connections.get()) {
+        work.recover(usize::from(self.limits.max_connections.get()));
+        if queued > work.idle && work.workers < work.allowed {
             work.workers += 1;
             drop(work);
             let line = Arc::clone(self);
@@ -152,8 +170,14 @@ impl Line {
         self.office.metrics.connections.inc();
         while let Some(claimed) = self.next().await {
             let lane = claimed.letter.job.lane;
+            let before = session.is_some();
             self.deliver(claimed, &mut session).await;
             let mut work = self.work();
+            match (before, session.is_some()) {
+                (false, true) => work.open += 1,
+                (true, false) => work.open -= 1,
+                _ => {}
+            }
             match lane {
                 Lane::Transactional => work.urgent_busy -= 1,
                 Lane::Bulk => work.bulk_busy -= 1,
@@ -163,6 +187,7 @@ impl Line {
         }
         self.office.metrics.connections.dec();
         if let Some(session) = session {
+            self.work().open -= 1;
             session.connection.quit().await;
         }
     }
@@ -175,11 +200,15 @@ impl Line {
             let mut notified = std::pin::pin!(self.ready.notified());
             {
                 let mut work = self.work();
+                if work.workers > work.allowed {
+                    work.workers -= 1;
+                    return None;
+                }
                 if let Some(claimed) = work.urgent.pop_front() {
                     work.urgent_busy += 1;
                     return Some(claimed);
                 }
-                if work.bulk_busy < self.bulk_connections()
+                if work.bulk_busy < work.bulk_connections()
                     && let Some(claimed) = work.bulk.pop_front()
                 {
                     work.bulk_busy += 1;
@@ -203,6 +232,8 @@ impl Line {
         if claimed.not_before > Instant::now() {
             tokio::time::sleep_until(claimed.not_before.into()).await;
         }
+        let start = self.pace().start(Instant::now());
+        tokio::time::sleep_until(start.into()).await;
         let begun = Instant::now();
         let done = 'tried: {
             for _ in 0..SESSIONS_PER_LETTER {
@@ -217,6 +248,10 @@ impl Line {
                     Ok(open) => session.insert(open),
                     Err(NoneOpen::Later(wait)) => {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, wait);
+                    }
+                    // One connection too many is no fault of the message: it goes over those that there are.
+                    Err(NoneOpen::Failed(error)) if error.is_refusal_at_the_door() && self.refused_one_more() => {
+                        break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1));
                     }
                     Err(NoneOpen::Failed(error)) => {
                         break 'tried attempt::without_session(office, &self.tenure, &claimed, &error);
@@ -258,6 +293,22 @@ impl Line {
         }
         office.metrics.attempted(&done.outcome.what, now.saturating_duration_since(begun));
         office.recorder.submit(done, &self.tenure).await;
+    }
+
+    /// The receiver refused a connection: when it keeps others, they are as many as it takes.
+    fn refused_one_more(&self) -> bool {
+        let mut work = self.work();
+        if work.open == 0 {
+            return false;
+        }
+        let fewer = work.open.min(work.allowed.saturating_sub(1)).max(1);
+        if fewer < work.allowed {
+            work.allowed = fewer;
+            work.allowed_since = Some(Instant::now());
+            drop(work);
+            tracing::info!(mx.site = %self.site, connections = fewer, "a site takes fewer connections");
+        }
+        true
     }
 
     /// A session that can take one more message: the one at hand, or a new one.

@@ -14,7 +14,10 @@ const LONGEST_TURN: Duration = Duration::from_secs(600);
 /// The pace of one site, kept by the owner of its shard alone, which is what makes its limits exact.
 pub(crate) struct Pace {
     origin: Instant,
+    /// Asked before the claim: how many may be on their way.
     messages: Option<Gcra>,
+    /// Asked again at the start: what was claimed ahead and got stuck must not start in one burst.
+    starts: Option<Gcra>,
     connections: Option<Gcra>,
     pause: Duration,
     paused_until: Option<Instant>,
@@ -30,12 +33,20 @@ impl Pace {
         Self {
             origin: now,
             messages: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
+            starts: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
             connections: limits.connection_rate.map(|rate| Gcra::new(rate, u32::from(limits.max_connections.get()))),
             pause,
             paused_until: None,
             failures: 0,
             ceiling: limits.rate.map_or(f64::INFINITY, |rate| rate.per_second()),
         }
+    }
+
+    /// When a claimed message may start: now, but for what got stuck behind others.
+    pub(crate) fn start(&mut self, now: Instant) -> Instant {
+        let Some(gcra) = &mut self.starts else { return now };
+        let at = now.saturating_duration_since(self.origin);
+        gcra.reserve(at, Duration::MAX / 4).map_or(now, |start| self.origin + start)
     }
 
     /// Takes a permit for one message that may start within `ahead`; `None` when there is none.
@@ -132,6 +143,16 @@ mod tests {
         // Its limit of 100 a second holds, however fast the connections are.
         assert_eq!(pace.turn(500, 10_000.0, start), Duration::from_secs(5));
         assert_eq!(pace.turn(1_000_000, 0.001, start), LONGEST_TURN);
+    }
+
+    #[test]
+    fn what_got_stuck_does_not_start_in_a_burst() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let late = start + Duration::from_secs(5);
+        let starts: Vec<Instant> = (0..200).map(|_| pace.start(late)).collect();
+        let within = starts.iter().take_while(|at| **at < late + Duration::from_secs(1)).count();
+        assert!(within <= 110, "{within} in a second");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
 use domain::{DomainName, SiteId, TlsNeed};
 use smtp::{
     TlsContext,
-    client::{ClientConfig, ConnectError, Connection, Credentials, HeloName, TlsPolicy},
+    client::{ClientConfig, ConnectError, Connection, Credentials, HeloName, Stage, TlsPolicy},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -48,6 +48,14 @@ pub(crate) enum NoSession {
     Connect { host: String, source: ConnectError },
     #[error("{host} offers no TLS, which this receiver needs")]
     Plain { host: String },
+}
+
+impl NoSession {
+    /// Whether the host refused the session before anything of a message was said, and only for now.
+    pub(crate) fn is_refusal_at_the_door(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        matches!(source, ConnectError::Refused { stage: Stage::Banner | Stage::Ehlo, reply } if reply.is_transient())
+    }
 }
 
 /// A session and the host that it is with.

@@ -77,6 +77,8 @@ pub struct Repaired {
     pub rested: usize,
     /// Rows closed as failed after too many losses in a row.
     pub poison: usize,
+    /// Lanes of rows that got lost without a loss of the broker to explain it.
+    pub unexplained: std::collections::BTreeSet<Lane>,
 }
 
 /// What becomes of doubt, by lane.
@@ -210,7 +212,8 @@ impl Store {
                 .await?
         })?;
         let dead = rows.iter().filter(|row| row.poison).count();
-        Ok(Repaired { rested: rows.len() - dead, poison: dead })
+        let unexplained = rows.iter().filter(|row| row.counted).filter_map(|row| Lane::from_code(row.lane)).collect();
+        Ok(Repaired { rested: rows.len() - dead, poison: dead, unexplained })
     }
 
     /// Opens the doubt about claims whose owner's lease ended more than `grace` ago; returns how many.

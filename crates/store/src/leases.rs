@@ -95,7 +95,7 @@ impl Store {
         })
     }
 
-    /// All leases ever taken and who holds them.
+    /// The leases that are held or ended within the last hour, and who holds or held them.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -103,7 +103,7 @@ impl Store {
         let rows = call!(self, conn => {
             sqlx::query!(
                 r#"select name, owner, epoch, greatest(until, 'epoch') as "until!", until > mailfleet.clock() as "live!"
-                   from mailfleet.leases order by name"#
+                   from mailfleet.leases where until > mailfleet.clock() - interval '1 hour' order by name"#
             )
             .fetch_all(conn)
             .await?

@@ -46,7 +46,8 @@ async fn a_hundred_calls_with_one_key_at_the_same_time_are_one() {
         async move { mails.send_message(mail().to("ann@receiver.test").key("once").message()).await }
     });
     let answers = futures_util::future::join_all(calls).await;
-    let mut ids: Vec<String> = answers.into_iter().map(|answer| answer.unwrap().into_inner().message_ids.remove(0)).collect();
+    let mut ids: Vec<String> =
+        answers.into_iter().map(|answer| answer.unwrap().into_inner().message_ids.remove(0)).collect();
     ids.dedup();
     assert_eq!(ids.len(), 1);
     fleet.know(&ids);
@@ -168,7 +169,8 @@ async fn without_a_good_key_nothing_is_answered_and_a_revoked_one_is_over_within
 #[tokio::test]
 async fn a_key_does_what_its_scopes_say_and_sees_its_own_tenant_alone() {
     let fleet = Fleet::start().await;
-    let id = fleet.submit(mail().to("ann@receiver.test").key("k").campaign("0190a0b0-0000-7000-8000-000000000001")).await;
+    let id =
+        fleet.submit(mail().to("ann@receiver.test").key("k").campaign("0190a0b0-0000-7000-8000-000000000001")).await;
     let own = fleet.get(id).await;
     let (_, stranger) = fleet.new_tenant("stranger").await;
     let mut other = fleet.mails_with(&stranger);
@@ -291,8 +293,7 @@ async fn health_and_reflection_answer_without_a_key() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let mut reflection = ServerReflectionClient::new(fleet.plain());
-    let mut answers =
-        reflection.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let mut answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let Some(MessageResponse::ListServicesResponse(list)) = answers.next().await.unwrap().unwrap().message_response
     else {
         panic!("no list of services")

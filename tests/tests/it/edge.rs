@@ -5,14 +5,8 @@ use proto::v1::{self, mail::Content};
 use tonic::Code;
 
 /// What must not stand in any line of text.
-const HOSTILE_TEXTS: [&str; 6] = [
-    "a\r\nBcc: eve@evil.test",
-    "a\nb",
-    "a\rb",
-    "a\0b",
-    "a\u{202e}b",
-    "a\r\n.\r\nMAIL FROM:<x@evil.test>",
-];
+const HOSTILE_TEXTS: [&str; 6] =
+    ["a\r\nBcc: eve@evil.test", "a\nb", "a\rb", "a\0b", "a\u{202e}b", "a\r\n.\r\nMAIL FROM:<x@evil.test>"];
 
 /// What is no address that mail is sent to.
 const HOSTILE_ADDRESSES: [&str; 25] = [

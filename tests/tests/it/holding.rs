@@ -30,7 +30,8 @@ async fn a_greylisted_mail_is_deferred_and_delivered_when_its_time_comes() {
 #[tokio::test]
 async fn every_reply_leads_to_its_own_ending() {
     let fleet = Fleet::start().await;
-    let ids = fleet.submit_all(mail().to("unknown@a.test").to("full@b.test").to("reject-data@c.test").to("ok@d.test")).await;
+    let ids =
+        fleet.submit_all(mail().to("unknown@a.test").to("full@b.test").to("reject-data@c.test").to("ok@d.test")).await;
     let unknown = fleet.ended(ids[0]).await;
     assert_eq!(unknown.state(), MessageState::Bounced);
     let bounce = unknown.timeline.last().unwrap();
@@ -113,7 +114,8 @@ async fn who_is_suppressed_gets_nothing_that_was_not_under_way() {
     let fleet = Fleet::start().await;
     let later = fleet.clock.now().await + chrono::Duration::hours(1);
     let queued = fleet.submit(mail().to("ann@receiver.test").at(later)).await;
-    let suppress = v1::AddSuppressionRequest { emails: vec!["Ann@Receiver.test".to_owned()], reason: "left".to_owned() };
+    let suppress =
+        v1::AddSuppressionRequest { emails: vec!["Ann@Receiver.test".to_owned()], reason: "left".to_owned() };
     let answer = fleet.suppressions().add_suppression(suppress).await.unwrap().into_inner();
     assert_eq!((answer.added, answer.messages_closed), (1, 1));
     assert_eq!(fleet.get(queued).await.state(), MessageState::Suppressed);

@@ -72,3 +72,16 @@ async fn the_figures_by_site_are_what_happened() {
     assert_eq!((two.accepted, two.delivered, two.bounced, two.deferred_then_delivered), (30, 10, 20, 10));
     fleet.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_fold_that_dies_is_taken_over_and_nothing_is_counted_twice() {
+    let mut fleet = Fleet::builder().settings(|settings| settings.analytics.fold_batch = 7).start().await;
+    fleet.launch(Kind::Analytics, "standby").await;
+    fleet.submit_batch(mail().to_all(addresses(LOAD, "r", "receiver.test"))).await;
+    until("the fold is at work", async || fleet.store.audit().await.unwrap().events > 20).await;
+    fleet.crash("analytics").await;
+    fleet.launch(Kind::Analytics, "third").await;
+    fleet.crash("standby").await;
+    let verdict = fleet.assert_sound().await;
+    assert_eq!(verdict.of(Closing::Delivered), LOAD);
+}

@@ -100,7 +100,10 @@ async fn domains_without_mail_bounce_and_failing_servers_defer() {
     let good = fleet.submit(mail().to("ann@good.test")).await;
     assert_eq!(fleet.ended(good).await.state(), MessageState::Delivered);
     let seen = fleet.settled(broken).await;
-    assert_eq!((seen.state(), seen.timeline.last().unwrap().bounce_class.as_str()), (MessageState::Queued, "dns_failure"));
+    assert_eq!(
+        (seen.state(), seen.timeline.last().unwrap().bounce_class.as_str()),
+        (MessageState::Queued, "dns_failure")
+    );
     fleet.assert_sound_so_far().await;
 }
 

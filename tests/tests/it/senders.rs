@@ -101,8 +101,7 @@ async fn a_dot_without_a_reply_is_doubt_and_goes_again_with_the_same_id() {
 
 #[tokio::test]
 async fn doubt_ends_as_unknown_where_the_policy_says_so() {
-    let fleet =
-        Fleet::builder().settings(|settings| settings.dispatcher.resend_transactional = false).start().await;
+    let fleet = Fleet::builder().settings(|settings| settings.dispatcher.resend_transactional = false).start().await;
     let id = fleet.submit(mail().to("drop-after-dot@receiver.test")).await;
     assert_eq!(fleet.ended(id).await.state(), MessageState::Unknown);
     let verdict = fleet.assert_sound().await;

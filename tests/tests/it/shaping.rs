@@ -55,7 +55,8 @@ async fn bulk_mail_delays_no_transactional_mail_even_at_the_same_receiver() {
 async fn a_receiver_never_sees_more_connections_than_it_is_given() {
     let fleet = Fleet::builder()
         .settings(|settings| {
-            let limits = json!({"max_connections": 3, "messages_per_connection": 5, "rate": "none", "connection_rate": "none"});
+            let limits =
+                json!({"max_connections": 3, "messages_per_connection": 5, "rate": "none", "connection_rate": "none"});
             settings.shape(json!({"default": limits}));
         })
         .start()
@@ -74,7 +75,9 @@ async fn a_receiver_never_gets_mail_faster_than_its_rate() {
     let fleet = Fleet::builder()
         .settings(|settings| {
             let limits = json!({"rate": "50/s", "burst": 5, "connection_rate": "none"});
-            settings.shape(json!({"sites": {"receiver.test": limits}, "default": {"rate": "none", "connection_rate": "none"}}));
+            settings.shape(
+                json!({"sites": {"receiver.test": limits}, "default": {"rate": "none", "connection_rate": "none"}}),
+            );
         })
         .start()
         .await;
@@ -97,4 +100,27 @@ async fn a_receiver_that_asks_for_patience_gets_it_and_then_its_mail() {
     fleet.clock.advance(Duration::from_secs(60)).await;
     let verdict = fleet.assert_sound().await;
     assert_eq!(verdict.of(Closing::Delivered), 2);
+}
+
+#[tokio::test]
+async fn a_large_campaign_delays_no_small_one_to_the_same_receiver() {
+    let fleet = Fleet::builder()
+        .settings(|settings| {
+            settings.shape(json!({"default": {"max_connections": 4, "rate": "none", "connection_rate": "none"}}))
+        })
+        .start()
+        .await;
+    let campaign = |number: u8| format!("0190a0b0-0000-7000-8000-0000000000{number:02}");
+    let large = mail().campaign(&campaign(1)).to_all(addresses(800, "slow-50ms.large", "receiver.test"));
+    let (large, _) = fleet.submit_batch(large).await;
+    until("the large one is under way", async || fleet.sink.stats().accepted > 10).await;
+    let small = mail().campaign(&campaign(2)).to_all(addresses(10, "small", "receiver.test"));
+    let (_, ids) = fleet.submit_batch(small).await;
+    for id in ids.into_iter().flatten() {
+        assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
+    }
+    let then = fleet.sink.stats().accepted;
+    assert!(then < 400, "{then} of the large one went before the small one was through");
+    fleet.mails().cancel_batch(proto::v1::CancelBatchRequest { batch_id: large.batch_id }).await.unwrap();
+    fleet.assert_sound().await;
 }

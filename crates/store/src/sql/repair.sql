@@ -27,4 +27,4 @@ with present as materialized (
     from found
     where losses + counted >= $3
 )
-select queue_id as "queue_id!", losses + counted >= $3 as "poison!" from found
+select lane as "lane!", counted = 1 as "counted!", losses + counted >= $3 as "poison!" from found

@@ -1,0 +1,120 @@
+//! A fleet as its operator runs it: `mailfleet up`, every service a process of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+use testkit::{LIMIT, eventually};
+
+/// Variables that would lead the fleet elsewhere.
+const FOREIGN: [&str; 2] = ["DATABASE_URL", "NATS_URL"];
+
+/// What `up` tells other commands, as far as it matters here.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct State {
+    /// Whether everything has been ready once.
+    pub ready: bool,
+    /// Where the API is.
+    pub endpoint: String,
+    /// The key that administers the fleet.
+    pub admin_key_file: PathBuf,
+    /// Where the sink keeps what came.
+    pub mailbox: PathBuf,
+    /// The services and the sink.
+    pub processes: Vec<Process>,
+}
+
+/// One process.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct Process {
+    /// Which one.
+    pub name: String,
+    /// Its id; `None` while it is being started again.
+    pub pid: Option<u32>,
+}
+
+/// A fleet of processes. Ends with its value.
+pub struct ProcessFleet {
+    program: PathBuf,
+    folder: crate::home::Folder,
+    supervisor: Child,
+}
+
+impl ProcessFleet {
+    /// Starts one with these settings, as variables of the environment; returns when it is ready.
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        let program = tokio::task::spawn_blocking(program).await.unwrap();
+        let folder = crate::home::Folder::new();
+        let log = std::fs::File::create(folder.path().join("up.log")).unwrap();
+        let mut command = Command::new(&program);
+        command.arg("up").arg("--dir").arg(folder.path()).envs(settings.iter().copied());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        let supervisor = command.spawn().unwrap();
+        let fleet = Self { program, folder, supervisor };
+        let ready = eventually(LIMIT * 2, async || fleet.state().filter(|state| state.ready)).await;
+        let log = || std::fs::read_to_string(fleet.folder.path().join("up.log")).unwrap_or_default();
+        assert!(ready.is_some(), "the fleet did not come up: {}", log());
+        fleet
+    }
+
+    /// What it says of itself now.
+    pub fn state(&self) -> Option<State> {
+        let text = std::fs::read(self.folder.path().join("state.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Kills a service, as `kill -9` does, and waits until it has been started again.
+    pub async fn kill9(&self, name: &str) {
+        let find = || {
+            let state = self.state()?;
+            state.processes.into_iter().find(|process| process.name == name)?.pid
+        };
+        let pid = eventually(LIMIT, async || find()).await.unwrap_or_else(|| panic!("{name} does not run"));
+        signal("-KILL", pid);
+        let again = eventually(LIMIT, async || find().filter(|other| *other != pid)).await;
+        assert!(again.is_some(), "{name} is not started again");
+    }
+
+    /// Runs an operator's command against it.
+    pub async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).arg("--dir").arg(self.folder.path());
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for ProcessFleet {
+    fn drop(&mut self) {
+        signal("-TERM", self.supervisor.id());
+        // It stops what it started, its private servers last.
+        let _ = self.supervisor.wait();
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").arg(name).arg(pid.to_string()).status();
+    assert!(sent.is_ok(), "cannot send a signal");
+}
+
+/// The command, built if need be: beside this test's own program.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let target = own.parent().and_then(Path::parent).unwrap().to_owned();
+    let program = target.join("mailfleet");
+    #[expect(clippy::disallowed_methods, reason = "cargo tells a test where it is by this variable alone")]
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "-p", "mailfleet-cli"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    if target.file_name().is_some_and(|name| name == "release") {
+        build.arg("--release");
+    }
+    let built = build.status().is_ok_and(|status| status.success());
+    assert!(built && program.is_file(), "cannot build {}", program.display());
+    program
+}

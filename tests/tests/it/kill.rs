@@ -1,0 +1,96 @@
+//! `kill -9` of real processes, as their operator runs them.
+
+use crate::addresses;
+use mailfleet_tests::{ALL_SCOPES, bearer, mail, processes::ProcessFleet};
+use proto::v1::{
+    self, domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
+    recipient_result::Outcome, tenant_service_client::TenantServiceClient,
+};
+use std::collections::HashMap;
+use testkit::{LIMIT, eventually, sink::read_index};
+use tonic::transport::Channel;
+
+const LOAD: usize = 300;
+
+/// Leases, repairs and redeliveries at a fifth to a tenth of their defaults.
+const SETTINGS: [(&str, &str); 14] = [
+    ("MAILFLEET_SENDER__LEASE__TERM", "2s"),
+    ("MAILFLEET_SENDER__LEASE__RENEW_EVERY", "400ms"),
+    ("MAILFLEET_SENDER__LEASE__MARGIN", "300ms"),
+    ("MAILFLEET_SENDER__LEASE__LOOK_EVERY", "100ms"),
+    ("MAILFLEET_DISPATCHER__LEASE__TERM", "2s"),
+    ("MAILFLEET_DISPATCHER__LEASE__RENEW_EVERY", "400ms"),
+    ("MAILFLEET_DISPATCHER__LEASE__SAFETY", "300ms"),
+    ("MAILFLEET_DISPATCHER__REPAIR_AFTER", "5s"),
+    ("MAILFLEET_DISPATCHER__DOUBT_GRACE", "2s"),
+    ("MAILFLEET_ANALYTICS__LEASE__TERM", "2s"),
+    ("MAILFLEET_ANALYTICS__LEASE__RENEW_EVERY", "400ms"),
+    ("MAILFLEET_ANALYTICS__LEASE__SAFETY", "300ms"),
+    ("MAILFLEET_NATS__ACK_WAIT", "3s"),
+    ("MAILFLEET_SENDER__DESK__HOLD", "1s"),
+];
+
+#[tokio::test]
+async fn every_service_is_killed_under_load_and_each_mail_still_has_one_ending() {
+    let t0 = std::time::Instant::now();
+    let fleet = ProcessFleet::start(&SETTINGS).await;
+    println!("T up {:?}", t0.elapsed());
+    let state = fleet.state().unwrap();
+    let channel = Channel::from_shared(state.endpoint).unwrap().connect_lazy();
+    let admin = bearer(channel.clone(), std::fs::read_to_string(&state.admin_key_file).unwrap().trim());
+    let mut tenants = TenantServiceClient::new(admin);
+    let tenant = v1::CreateTenantRequest { name: "kill".to_owned() };
+    let tenant_id = tenants.create_tenant(tenant).await.unwrap().into_inner().tenant_id;
+    let key = v1::CreateApiKeyRequest {
+        tenant_id,
+        name: "test".to_owned(),
+        scopes: ALL_SCOPES.map(Into::into).to_vec(),
+        expires_at: None,
+    };
+    let key = tenants.create_api_key(key).await.unwrap().into_inner().api_key;
+    let domain = v1::CreateDomainRequest { domain: "example.com".to_owned(), ..Default::default() };
+    DomainServiceClient::new(bearer(channel.clone(), &key)).create_domain(domain).await.unwrap();
+
+    let mut mails = MailServiceClient::new(bearer(channel, &key));
+    let batch = mail().to_all(addresses(LOAD, "slow-50ms", "receiver.test")).key("load").batch();
+    let answer = mails.send_batch(batch.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.accepted as usize, LOAD);
+    let count = || read_index(&state.mailbox).map_or(0, |lines| lines.len());
+    for service in ["sender", "renderer", "dispatcher", "analytics", "ingest", "sender"] {
+        let before = count();
+        eventually(LIMIT, async || (count() > before + 5 || count() >= LOAD).then_some(())).await.expect("mail moves");
+        println!("T moved {service} {:?} {}", t0.elapsed(), count());
+        fleet.kill9(service).await;
+        println!("T killed {service} {:?} {}", t0.elapsed(), count());
+    }
+    println!("T end kills {:?} {}", t0.elapsed(), count());
+    let mut audit = None;
+    let rest = eventually(LIMIT, async || {
+        let output = fleet.command(&["audit", "--json"]).await;
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        let over = output.status.success() && found["open"] == 0 && found["facts"] == 0;
+        audit = Some(found);
+        over.then_some(())
+    });
+    assert!(rest.await.is_some(), "{audit:?}");
+
+    println!("T rest {:?}", t0.elapsed());
+    let mut copies: HashMap<String, usize> = HashMap::new();
+    for line in read_index(&state.mailbox).unwrap() {
+        *copies.entry(line.recipient).or_default() += 1;
+    }
+    // The repeat after all that still gets the first answer, and sends nothing.
+    let again = eventually(LIMIT, async || mails.send_batch(batch.clone()).await.ok()).await.unwrap().into_inner();
+    assert!(again.replayed);
+    for (recipient, result) in batch.recipients.iter().zip(&again.results) {
+        let Some(Outcome::MessageId(id)) = &result.outcome else { panic!("refused: {result:?}") };
+        let request = v1::GetMessageRequest { message_id: id.clone() };
+        let seen = mails.get_message(request).await.unwrap().into_inner();
+        assert_eq!(seen.state(), v1::MessageState::Delivered, "{seen:?}");
+        let doubts = seen.timeline.iter().filter(|event| event.event == "in_doubt").count();
+        let copies = copies.remove(&recipient.email).unwrap_or(0);
+        assert!((1..=1 + doubts).contains(&copies), "{copies} copies with {doubts} doubts: {seen:?}");
+    }
+    assert!(copies.is_empty(), "{copies:?}");
+    println!("T done {:?}", t0.elapsed());drop(fleet);println!("T dropped {:?}", t0.elapsed());
+}
