@@ -339,29 +339,3 @@ async fn rings_and_events_reach_who_listens() {
     assert_eq!(soon(doorbells.next()).await, Some(vec![4, 9]));
     assert_eq!(soon(events.next()).await.expect("hears").subject, subject);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures, by name with --run-ignored all --no-capture"]
-#[expect(clippy::print_stderr, reason = "its result is for whoever runs it")]
-async fn the_rate_of_letters_of_ten_kilobytes() {
-    const LETTERS: u32 = 20_000;
-    const IN_FLIGHT: usize = 64;
-    let broker = Broker::start();
-    let one = ShardCount(NonZeroU16::MIN);
-    let bus = broker.connect(BusConfig { send_max_bytes: 1 << 30, ..broker.config() }).await;
-    topology::apply(&bus, one).await.expect("applies");
-    let letters = (0..LETTERS).map(|index| letter(index, "gmail.com", 10_000)).collect();
-    let chunks: Vec<(SendSubject, SendChunk)> = cut_letters(letters, one);
-    let begun = Instant::now();
-    assert!(bus.publish_all(&chunks, IN_FLIGHT).await.iter().all(Result::is_ok));
-    let published = begun.elapsed();
-    let mut puller = bus.send_jobs(Lane::Bulk, chunks[0].0.shard);
-    let begun = Instant::now();
-    for _ in &chunks {
-        soon(puller.next()).await.ack().await.expect("acknowledges");
-    }
-    let rate = |elapsed: Duration| f64::from(LETTERS) / elapsed.as_secs_f64();
-    let each = MAX_MIME_BYTES / 10_000;
-    eprintln!("{} chunks of {each}: published {:.0}/s", chunks.len(), rate(published));
-    eprintln!("pulled and acknowledged {:.0}/s", rate(begun.elapsed()));
-}

@@ -32,9 +32,7 @@ const SETTINGS: [(&str, &str); 14] = [
 
 #[tokio::test]
 async fn every_service_is_killed_under_load_and_each_mail_still_has_one_ending() {
-    let t0 = std::time::Instant::now();
     let fleet = ProcessFleet::start(&SETTINGS).await;
-    println!("T up {:?}", t0.elapsed());
     let state = fleet.state().unwrap();
     let channel = Channel::from_shared(state.endpoint).unwrap().connect_lazy();
     let admin = bearer(channel.clone(), std::fs::read_to_string(&state.admin_key_file).unwrap().trim());
@@ -59,11 +57,8 @@ async fn every_service_is_killed_under_load_and_each_mail_still_has_one_ending()
     for service in ["sender", "renderer", "dispatcher", "analytics", "ingest", "sender"] {
         let before = count();
         eventually(LIMIT, async || (count() > before + 5 || count() >= LOAD).then_some(())).await.expect("mail moves");
-        println!("T moved {service} {:?} {}", t0.elapsed(), count());
         fleet.kill9(service).await;
-        println!("T killed {service} {:?} {}", t0.elapsed(), count());
     }
-    println!("T end kills {:?} {}", t0.elapsed(), count());
     let mut audit = None;
     let rest = eventually(LIMIT, async || {
         let output = fleet.command(&["audit", "--json"]).await;
@@ -74,7 +69,6 @@ async fn every_service_is_killed_under_load_and_each_mail_still_has_one_ending()
     });
     assert!(rest.await.is_some(), "{audit:?}");
 
-    println!("T rest {:?}", t0.elapsed());
     let mut copies: HashMap<String, usize> = HashMap::new();
     for line in read_index(&state.mailbox).unwrap() {
         *copies.entry(line.recipient).or_default() += 1;
@@ -92,5 +86,4 @@ async fn every_service_is_killed_under_load_and_each_mail_still_has_one_ending()
         assert!((1..=1 + doubts).contains(&copies), "{copies} copies with {doubts} doubts: {seen:?}");
     }
     assert!(copies.is_empty(), "{copies:?}");
-    println!("T done {:?}", t0.elapsed());drop(fleet);println!("T dropped {:?}", t0.elapsed());
 }
