@@ -37,7 +37,7 @@ pub struct Process {
 pub struct ProcessFleet {
     program: PathBuf,
     folder: crate::home::Folder,
-    supervisor: Child,
+    supervisor: Option<Child>,
 }
 
 impl ProcessFleet {
@@ -52,7 +52,7 @@ impl ProcessFleet {
         for name in FOREIGN {
             command.env_remove(name);
         }
-        let supervisor = command.spawn().unwrap();
+        let supervisor = Some(command.spawn().unwrap());
         let fleet = Self { program, folder, supervisor };
         let ready = eventually(LIMIT * 2, async || fleet.state().filter(|state| state.ready)).await;
         let log = || std::fs::read_to_string(fleet.folder.path().join("up.log")).unwrap_or_default();
@@ -78,6 +78,14 @@ impl ProcessFleet {
         assert!(again.is_some(), "{name} is not started again");
     }
 
+    /// Ends it as its operator does.
+    pub async fn stop(mut self) {
+        let mut supervisor = self.supervisor.take().unwrap();
+        signal("-TERM", supervisor.id());
+        let ended = tokio::task::spawn_blocking(move || supervisor.wait()).await.unwrap();
+        assert!(ended.unwrap().success(), "stops cleanly");
+    }
+
     /// Runs an operator's command against it.
     pub async fn command(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(&self.program);
@@ -91,9 +99,11 @@ impl ProcessFleet {
 
 impl Drop for ProcessFleet {
     fn drop(&mut self) {
-        signal("-TERM", self.supervisor.id());
-        // It stops what it started, its private servers last.
-        let _ = self.supervisor.wait();
+        if let Some(mut supervisor) = self.supervisor.take() {
+            signal("-TERM", supervisor.id());
+            // It stops what it started, its private servers last.
+            let _ = supervisor.wait();
+        }
     }
 }
 

@@ -5,8 +5,7 @@ mod common;
 use common::{Broker, eventually, job, letter, shards, soon};
 use domain::{Lane, ShardCount};
 use mailfleet_bus::{
-    Bus, BusConfig, EventSubject, MAX_MIME_BYTES, PublishError, RenderChunk, SendChunk, SendSubject, Stage, cut_jobs,
-    cut_letters, topology,
+    Bus, BusConfig, EventSubject, PublishError, RenderChunk, SendChunk, Stage, cut_jobs, cut_letters, topology,
 };
 use std::{
     num::NonZeroU16,

@@ -86,4 +86,5 @@ async fn every_service_is_killed_under_load_and_each_mail_still_has_one_ending()
         assert!((1..=1 + doubts).contains(&copies), "{copies} copies with {doubts} doubts: {seen:?}");
     }
     assert!(copies.is_empty(), "{copies:?}");
+    fleet.stop().await;
 }
