@@ -14,6 +14,7 @@ mod client;
 mod config;
 pub mod dns;
 mod home;
+mod house;
 mod mail;
 mod member;
 pub mod processes;

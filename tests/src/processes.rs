@@ -68,14 +68,29 @@ impl ProcessFleet {
 
     /// Kills a service, as `kill -9` does, and waits until it has been started again.
     pub async fn kill9(&self, name: &str) {
-        let find = || {
-            let state = self.state()?;
-            state.processes.into_iter().find(|process| process.name == name)?.pid
-        };
-        let pid = eventually(LIMIT, async || find()).await.unwrap_or_else(|| panic!("{name} does not run"));
+        let pid = self.pid(name).await;
         signal("-KILL", pid);
-        let again = eventually(LIMIT, async || find().filter(|other| *other != pid)).await;
+        let again = eventually(LIMIT, async || self.find(name).filter(|other| *other != pid)).await;
         assert!(again.is_some(), "{name} is not started again");
+    }
+
+    /// Stops a service where it stands, as a machine that is suspended does.
+    pub async fn freeze(&self, name: &str) {
+        signal("-STOP", self.pid(name).await);
+    }
+
+    /// Lets it go on.
+    pub async fn thaw(&self, name: &str) {
+        signal("-CONT", self.pid(name).await);
+    }
+
+    fn find(&self, name: &str) -> Option<u32> {
+        self.state()?.processes.into_iter().find(|process| process.name == name)?.pid
+    }
+
+    async fn pid(&self, name: &str) -> u32 {
+        let found = eventually(LIMIT, async || self.find(name)).await;
+        found.unwrap_or_else(|| panic!("{name} does not run"))
     }
 
     /// Ends it as its operator does.
@@ -117,6 +132,10 @@ fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let target = own.parent().and_then(Path::parent).unwrap().to_owned();
     let program = target.join("mailfleet");
+    // A run of the whole workspace has built it beside the tests; a run of this package alone may not have.
+    if program.is_file() {
+        return program;
+    }
     #[expect(clippy::disallowed_methods, reason = "cargo tells a test where it is by this variable alone")]
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);

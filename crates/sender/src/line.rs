@@ -22,6 +22,8 @@ const SESSIONS_PER_LETTER: usize = 3;
 const RECOVERY: Duration = Duration::from_secs(30);
 /// How much a new measurement weighs in the smoothed time of a transaction.
 const SMOOTHING: f64 = 0.2;
+/// How many times the smoothed time a single measurement counts for at most.
+const MOST_SLOWER: f64 = 2.0;
 
 /// The line of letters to one site.
 pub(crate) struct Line {
@@ -273,7 +275,9 @@ impl Line {
                 self.pace().answered(now);
                 let took = now.saturating_duration_since(begun).as_secs_f64();
                 let mut work = self.work();
-                work.took = if work.took == 0.0 { took } else { work.took * (1.0 - SMOOTHING) + took * SMOOTHING };
+                // One that took very long, as when the process was stopped, says little of those to come.
+                let weighed = took.min(work.took * MOST_SLOWER);
+                work.took = if work.took == 0.0 { took } else { work.took * (1.0 - SMOOTHING) + weighed * SMOOTHING };
             }
             Mood::Fails => {
                 let paused = {

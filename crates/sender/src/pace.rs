@@ -8,8 +8,9 @@ const MAX_DOUBLINGS: u32 = 6;
 /// The rate of a site is never taken for lower than this, in messages a second: an estimate that is too long is not
 /// corrected before the letter comes back.
 const SLOWEST: f64 = 1.0;
-/// Longest time for which a letter is parked because others stand before it.
-const LONGEST_TURN: Duration = Duration::from_secs(600);
+/// Longest time for which a letter is parked because others stand before it: an estimate that turns out to be wrong
+/// costs no more than this.
+const LONGEST_TURN: Duration = Duration::from_secs(60);
 
 /// The pace of one site, kept by the owner of its shard alone, which is what makes its limits exact.
 pub(crate) struct Pace {

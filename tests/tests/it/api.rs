@@ -250,6 +250,48 @@ async fn a_stream_is_answered_in_order_and_holds_its_caller_back() {
 }
 
 #[tokio::test]
+async fn a_service_that_stops_answers_what_it_has_taken_in() {
+    let mut fleet = Fleet::start().await;
+    let (sender, receiver) = mpsc::channel(1);
+    let mut feeding = tokio::task::JoinSet::new();
+    feeding.spawn(async move {
+        for index in 0.. {
+            let post = mail().to(&format!("r{index}@receiver.test"));
+            if sender.send(v1::StreamMessagesRequest { message: Some(post.message()) }).await.is_err() {
+                return;
+            }
+        }
+    });
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = fleet.mails().stream_messages(requests).await.unwrap().into_inner();
+    let mut answered = Vec::new();
+    let mut take = |answer: v1::StreamMessagesResponse| {
+        if let Some(Answer::Accepted(accepted)) = answer.outcome {
+            answered.extend(accepted.message_ids);
+        }
+    };
+    for _ in 0..50 {
+        take(answers.next().await.unwrap().unwrap());
+    }
+    let rest = async {
+        loop {
+            match answers.next().await {
+                Some(Ok(answer)) => take(answer),
+                Some(Err(status)) => break status.code(),
+                None => panic!("ends as if all had been taken"),
+            }
+        }
+    };
+    let (code, ()) = tokio::join!(rest, fleet.stop("ingest"));
+    assert_eq!(code, Code::Unavailable);
+    fleet.know(&answered);
+    // No message is stored that was not answered for.
+    fleet.launch(Kind::Ingest, "ingest").await;
+    let verdict = fleet.assert_sound().await;
+    assert_eq!(verdict.of(Closing::Delivered), answered.len());
+}
+
+#[tokio::test]
 async fn pressure_is_told_with_a_delay_and_what_was_refused_is_not_stored() {
     let fleet = Fleet::builder()
         .settings(|settings| {

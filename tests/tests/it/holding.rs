@@ -133,6 +133,41 @@ async fn who_is_suppressed_gets_nothing_that_was_not_under_way() {
     assert_eq!((verdict.of(Closing::Suppressed), verdict.of(Closing::Delivered)), (3, 1));
 }
 
+#[tokio::test]
+async fn no_claim_that_begins_after_a_suppression_succeeds() {
+    const COUNT: usize = 300;
+    let fleet = Fleet::builder()
+        .settings(|settings| settings.shape(serde_json::json!({"default": {"max_connections": 2, "rate": "none"}})))
+        .start()
+        .await;
+    let emails = addresses(COUNT, "slow-20ms", "receiver.test");
+    let (_, ids) = fleet.submit_batch(mail().to_all(&emails)).await;
+    until("some are delivered", async || fleet.sink.stats().accepted > 10).await;
+    let mut suppressed = Vec::new();
+    for index in (0..COUNT).step_by(6) {
+        let request = v1::AddSuppressionRequest { emails: vec![emails[index].clone()], reason: String::new() };
+        fleet.suppressions().add_suppression(request).await.unwrap();
+        suppressed.push((ids[index].unwrap(), fleet.clock.now().await));
+    }
+    let patience = chrono::Duration::from_std(fleet.settings.sender.desk.start_within).unwrap();
+    let mut stopped = 0;
+    for (id, since) in suppressed {
+        let seen = fleet.ended(id).await;
+        if seen.state() == MessageState::Suppressed {
+            stopped += 1;
+            continue;
+        }
+        // Then its claim was there already, and a claimed letter begins within that time or is given back.
+        let last = seen.timeline.last().unwrap();
+        let (at, took) = (last.at.unwrap(), last.took.unwrap_or_default());
+        let at = chrono::DateTime::from_timestamp(at.seconds, at.nanos as u32).unwrap();
+        let begun = at - chrono::Duration::seconds(took.seconds) - chrono::Duration::nanoseconds(took.nanos.into());
+        assert!(begun <= since + patience + chrono::Duration::milliseconds(250), "{seen:?} suppressed at {since}");
+    }
+    assert!(stopped > 20, "{stopped}");
+    fleet.assert_sound().await;
+}
+
 /// A pause holds what it names and nothing else, and what it held goes when it ends.
 async fn pauses(held: &'static str, free: &'static str, selector: impl AsyncFn(&Fleet) -> v1::QueueSelector) {
     let fleet = Fleet::start().await;

@@ -1,0 +1,63 @@
+//! The command as a newcomer meets it: what it says, and with which code it ends.
+
+use std::process::{Command, Output};
+
+fn mailfleet(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mailfleet"))
+        .args(["--dir", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-fleet-here")])
+        .args(words)
+        .env_remove("DATABASE_URL")
+        .env_remove("NATS_URL")
+        .output()
+        .expect("the program runs")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn help_names_every_command_and_the_exit_codes() {
+    let output = mailfleet(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for word in [
+        "demo", "up", "down", "status", "send", "why", "queue", "pause", "resume", "audit", "migrate", "topology",
+        "run",
+    ] {
+        assert!(said(&output).contains(word), "{word}");
+    }
+    assert!(said(&output).contains("64"), "{}", said(&output));
+}
+
+#[test]
+fn words_that_mean_nothing_end_with_two() {
+    for words in [&["send"][..], &["no-such-command"], &["pause"], &["run", "nobody"]] {
+        assert_eq!(mailfleet(words).status.code(), Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn without_a_fleet_a_command_says_how_to_get_one() {
+    let output = mailfleet(&["status"]);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(said(&output).contains("mailfleet up"), "{}", said(&output));
+}
+
+#[test]
+fn every_service_prints_its_configuration_without_starting() {
+    for service in ["ingest", "dispatcher", "renderer", "sender", "analytics"] {
+        let output = mailfleet(&["run", service, "--check-config"]);
+        assert_eq!(output.status.code(), Some(0), "{service}: {}", said(&output));
+        assert!(said(&output).contains("[postgres]"), "{service}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_key_that_nobody_knows_is_an_error_that_names_it() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.toml");
+    std::fs::write(&folder, "[sender]\nrecrod = 1\n").expect("can be written");
+    let file = folder.to_string_lossy().into_owned();
+    let output = mailfleet(&["run", "sender", "--config", &file, "--check-config"]);
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(said(&output).contains("recrod"), "{}", said(&output));
+}

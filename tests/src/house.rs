@@ -1,0 +1,116 @@
+//! How each service is built, as the command builds it.
+
+use crate::Settings;
+use bus::{Bus, BusConfig};
+use domain::ApiKeyId;
+use ingest::keys::MintedKey;
+use press::Press;
+use service::{Health, Lifecycle, Metrics, Sealer};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use store::{NewApiKey, Store, StoreConfig};
+
+/// The key that seals DKIM keys.
+const MASTER_KEY: [u8; 32] = [7; 32];
+
+pub(crate) async fn connect(url: &str, name: &str) -> Store {
+    let config = StoreConfig {
+        url: url.to_owned(),
+        max_connections: 6,
+        acquire_timeout: Duration::from_secs(2),
+        call_timeout: Duration::from_secs(5),
+        application: name.to_owned(),
+    };
+    Store::connect(&config).await.unwrap()
+}
+
+/// A key that administers the fleet, as the operator's command makes it.
+pub(crate) async fn admin_key(store: &Store) -> String {
+    let now = store.now().await.unwrap();
+    let id = ApiKeyId::new(now);
+    let minted = MintedKey::new(id).unwrap();
+    let key = NewApiKey {
+        id,
+        tenant: None,
+        name: "admin".to_owned(),
+        secret_sha256: minted.secret_sha256,
+        scopes: vec!["ADMIN".to_owned()],
+        expires_at: None,
+    };
+    store.create_api_key(&key, now).await.unwrap();
+    minted.token
+}
+
+/// What a service is made from, on its own runtime.
+pub(crate) struct House {
+    pub(crate) url: String,
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+    pub(crate) journal: PathBuf,
+}
+
+impl House {
+    async fn neighbours(&self) -> (Store, Bus) {
+        let config: BusConfig = self.settings.bus.clone();
+        (connect(&self.url, &self.name).await, Bus::connect(config).await.unwrap())
+    }
+
+    fn press(&self, store: &Store) -> Arc<Press> {
+        Arc::new(Press::new(store.clone(), Arc::new(Sealer::new(&MASTER_KEY)), &self.settings.renderer.press))
+    }
+
+    pub(crate) async fn ingest(self, life: Lifecycle) -> SocketAddr {
+        let (store, bus) = self.neighbours().await;
+        let neighbours = ingest::Neighbours {
+            store,
+            bus,
+            shards: self.settings.shards,
+            sealer: Some(Arc::new(Sealer::new(&MASTER_KEY))),
+            health: Health::new(life.clone()),
+        };
+        let service = ingest::Ingest::build(self.settings.ingest, neighbours).await.unwrap();
+        let address = service.addr();
+        life.spawn("ingest", service.run(life.clone()));
+        address
+    }
+
+    pub(crate) async fn dispatcher(self, life: Lifecycle) {
+        let (store, bus) = self.neighbours().await;
+        let neighbours = dispatcher::Neighbours {
+            store,
+            bus,
+            shards: self.settings.shards,
+            owner: self.name,
+            health: Health::new(life.clone()),
+        };
+        let service = dispatcher::Dispatcher::build(self.settings.dispatcher, neighbours).unwrap();
+        life.spawn("dispatcher", service.run(life.clone()));
+    }
+
+    pub(crate) async fn renderer(self, life: Lifecycle) {
+        let (store, bus) = self.neighbours().await;
+        let press = self.press(&store);
+        let (metrics, health) = (Metrics::new("renderer"), Health::new(life.clone()));
+        let Settings { renderer: config, shards, .. } = self.settings;
+        renderer::Renderer::build(config, shards, store, bus, press, &metrics, &health).run(&life);
+    }
+
+    pub(crate) async fn sender(self, life: Lifecycle) {
+        let (store, bus) = self.neighbours().await;
+        let press = self.press(&store);
+        let mut config = self.settings.sender;
+        config.name = self.name;
+        config.journal.directory = self.journal;
+        let metrics = Metrics::new("sender");
+        let service =
+            sender::Sender::build(config, self.settings.shards, store, bus, press, &metrics, life.clone()).await;
+        life.spawn("sender", service.unwrap().run());
+    }
+
+    pub(crate) async fn analytics(self, life: Lifecycle) {
+        let (store, bus) = self.neighbours().await;
+        let neighbours =
+            analytics::Neighbours { store, bus: Some(bus), owner: self.name, health: Health::new(life.clone()) };
+        let service = analytics::Analytics::build(self.settings.analytics, neighbours).unwrap();
+        life.spawn("analytics", service.run(life.clone()));
+    }
+}
