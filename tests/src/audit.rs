@@ -2,7 +2,7 @@
 
 use crate::{Fleet, Kind};
 use domain::{Closing, MessageId, fact::FactKind};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
 use store::Whereabouts;
 use testkit::{LIMIT, eventually};
@@ -75,8 +75,17 @@ impl Fleet {
         open
     }
 
+    /// A message; asked again when the answer was that asking again helps.
+    async fn look(&self, id: MessageId) -> Option<store::MessageView> {
+        let found = eventually(LIMIT, async || match self.store.message(None, id).await {
+            Err(error) if error.is_retryable() => None,
+            answer => Some(answer.unwrap()),
+        });
+        found.await.expect("the database answers")
+    }
+
     async fn count(&self) -> Verdict {
-        let audit = self.store.audit().await.unwrap();
+        let audit = eventually(LIMIT, async || self.store.audit().await.ok()).await.expect("the database answers");
         assert!(audit.is_clean(), "{audit:?}");
         let known: Vec<MessageId> = self.known.lock().unwrap().iter().copied().collect();
         assert_eq!(audit.messages, known.len() as i64, "messages that were accepted, and no others");
@@ -87,8 +96,7 @@ impl Fleet {
             assert_eq!(entry.1, mail.recipient, "one message, one recipient");
             entry.0 += 1;
         }
-        let views: Vec<_> =
-            stream::iter(known).map(|id| self.store.message(None, id)).buffered(LOOKS).try_collect().await.unwrap();
+        let views: Vec<_> = stream::iter(known).map(|id| self.look(id)).buffered(LOOKS).collect().await;
         let mut verdict = Verdict::default();
         for view in views {
             let view = view.expect("what was accepted is stored");

@@ -16,7 +16,7 @@ pub(crate) async fn connect(url: &str, name: &str) -> Store {
     let config = StoreConfig {
         url: url.to_owned(),
         max_connections: 6,
-        acquire_timeout: Duration::from_secs(2),
+        acquire_timeout: Duration::from_secs(5),
         call_timeout: Duration::from_secs(5),
         application: name.to_owned(),
     };

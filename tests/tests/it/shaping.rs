@@ -10,25 +10,30 @@ use testkit::until;
 
 #[tokio::test]
 async fn a_receiver_that_hangs_delays_no_other() {
+    const CONNECTIONS: usize = 4;
     let fleet = Fleet::builder()
-        .sink(|sink| sink.hang = Duration::from_secs(8))
+        .sink(|sink| sink.hang = Duration::from_secs(60))
         .settings(|settings| {
-            settings.sender.deadlines.dot = Duration::from_secs(4);
-            let default = json!({"max_connections": 4, "rate": "none", "connection_rate": "none"});
+            settings.sender.deadlines.dot = Duration::from_secs(10);
+            let default = json!({"max_connections": CONNECTIONS, "rate": "none", "connection_rate": "none"});
             settings.shape(json!({"default": default}));
         })
         .start()
         .await;
-    fleet.submit_batch(mail().to_all(addresses(8, "hang-after-dot-once", "stuck.test"))).await;
-    until("the receiver hangs", async || fleet.sink.stats().accepted >= 3).await;
-    let begun = Instant::now();
+    let stuck = fleet.submit_all(mail().to_all(addresses(8, "hang-after-dot-once", "stuck.test"))).await;
+    until("the receiver hangs", async || fleet.sink.stats().accepted as usize >= CONNECTIONS).await;
     let (_, ids) = fleet.submit_batch(mail().to_all((0..100).map(|index| format!("ann@r{index}.test")))).await;
     for id in ids.into_iter().flatten() {
         assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
     }
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // All of them overtook the ones that hang, whose deadline has not even come.
+    let mut hanging = 0;
+    for id in stuck {
+        hanging += usize::from(fleet.get(id).await.state() == MessageState::Sending);
+    }
+    assert!(hanging >= CONNECTIONS, "{hanging}");
     let verdict = fleet.assert_sound().await;
-    assert_eq!(verdict.of(Closing::Delivered), 108, "{verdict:?}");
+    assert_eq!((verdict.of(Closing::Delivered), verdict.doubts), (108, 8), "{verdict:?}");
 }
 
 #[tokio::test]
@@ -44,7 +49,7 @@ async fn bulk_mail_delays_no_transactional_mail_even_at_the_same_receiver() {
         let id = fleet.submit(mail().to(&format!("urgent.{index}@receiver.test"))).await;
         fleet.ended(id).await;
         // Bulk alone needs 500 × 0.1 s ÷ 2 connections.
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     }
     assert!(fleet.sink.stats().accepted < 400);
     fleet.mails().cancel_batch(proto::v1::CancelBatchRequest { batch_id: sent.batch_id }).await.unwrap();
@@ -86,7 +91,7 @@ async fn a_receiver_never_gets_mail_faster_than_its_rate() {
     until("all are taken", async || fleet.sink.stats().accepted == 150).await;
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(2_850), "150 mails at 50/s in {took:?}");
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     let verdict = fleet.assert_sound().await;
     assert_eq!((verdict.of(Closing::Delivered), verdict.deferred), (150, 0));
 }
