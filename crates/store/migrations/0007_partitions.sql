@@ -5,28 +5,31 @@ $$
             || '00000000000000000000')::uuid
 $$;
 
-create function mailfleet.ensure_partitions(first_day date, last_day date) returns integer language plpgsql as
+-- The partitions that are missing between two days.
+create function mailfleet.missing_partitions(first_day date, last_day date)
+returns table (parent text, day date) language sql stable as
+$$
+    select parent, first_day + n
+    from unnest(array['messages', 'message_events']) as parent, generate_series(0, last_day - first_day) as n
+    where to_regclass('mailfleet.' || parent || '_' || to_char(first_day + n, 'YYYYMMDD')) is null
+    order by 2, 1
+$$;
+
+-- Makes one. Made apart and then attached, it locks the parent against nobody who reads or writes; only the default
+-- partition is held for the moment of its check. One a transaction: two would take their locks in an order that
+-- readers do not keep to.
+create function mailfleet.make_partition(parent text, day date) returns void language plpgsql as
 $$
 declare
-    made integer := 0;
-    parent text;
-    name text;
+    name text := parent || '_' || to_char(day, 'YYYYMMDD');
 begin
-    foreach parent in array array['messages', 'message_events'] loop
-        for offset_days in 0 .. last_day - first_day loop
-            name := parent || '_' || to_char(first_day + offset_days, 'YYYYMMDD');
-            if to_regclass('mailfleet.' || name) is null then
-                execute format('create table mailfleet.%I partition of mailfleet.%I for values from (%L) to (%L)',
-                    name, parent, mailfleet.first_uuid_of(first_day + offset_days),
-                    mailfleet.first_uuid_of(first_day + offset_days + 1));
-                made := made + 1;
-            end if;
-        end loop;
-    end loop;
-    return made;
+    execute format('create table mailfleet.%I (like mailfleet.%I including all)', name, parent);
+    execute format('alter table mailfleet.%I attach partition mailfleet.%I for values from (%L) to (%L)',
+        parent, name, mailfleet.first_uuid_of(day), mailfleet.first_uuid_of(day + 1));
 end
 $$;
 
 create table mailfleet.messages_default partition of mailfleet.messages default;
 create table mailfleet.message_events_default partition of mailfleet.message_events default;
-select mailfleet.ensure_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 7);
+select mailfleet.make_partition(parent, day)
+from mailfleet.missing_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + 7);

@@ -280,23 +280,33 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn keep_partitions(&self, days_ahead: u16) -> Result<(i32, i64), StoreError> {
-        transaction!(self, PLAIN, conn => {
-            let made = sqlx::query_scalar!(
-                r#"select mailfleet.ensure_partitions(
+        let missing = transaction!(self, PLAIN, conn => {
+            sqlx::query!(
+                r#"select parent as "parent!", day as "day!" from mailfleet.missing_partitions(
                        (mailfleet.clock() at time zone 'UTC')::date - 1,
-                       (mailfleet.clock() at time zone 'UTC')::date + $1::integer) as "made!""#,
+                       (mailfleet.clock() at time zone 'UTC')::date + $1::integer)"#,
                 i32::from(days_ahead)
             )
-            .fetch_one(&mut *conn)
-            .await?;
-            let strayed = sqlx::query_scalar!(
+            .fetch_all(&mut *conn)
+            .await?
+        })?;
+        let mut made = 0;
+        for one in missing {
+            // Who waits for a lock makes others wait behind it: better to try again later, days ahead of need.
+            transaction!(self, "begin; set local lock_timeout = '2s'", conn => {
+                sqlx::query!("select mailfleet.make_partition($1, $2)", one.parent, one.day).execute(&mut *conn).await?;
+            })?;
+            made += 1;
+        }
+        let strayed = transaction!(self, PLAIN, conn => {
+            sqlx::query_scalar!(
                 r#"select (select count(*) from (select from mailfleet.messages_default limit 1000) a)
                         + (select count(*) from (select from mailfleet.message_events_default limit 1000) b) as "strayed!""#
             )
             .fetch_one(&mut *conn)
-            .await?;
-            (made, strayed)
-        })
+            .await?
+        })?;
+        Ok((made, strayed))
     }
 
     /// Forgets idempotency keys whose time is over, at most `limit`; returns how many.

@@ -108,7 +108,8 @@ impl Store {
             .await?;
             let Some(message) = message else { return Ok(None) };
             let waiting = sqlx::query!(
-                r#"select w.due, w.queue_id, w.last_reply, w.attempt, w.site, mailfleet.is_paused(q) as "paused!"
+                r#"select w.due, w.queue_id, w.last_reply, w.attempt, w.site, mailfleet.is_paused(q)
+                          or exists (select from mailfleet.pauses p where p.site = w.site) as "paused!"
                    from mailfleet.waiting w join mailfleet.queues q using (queue_id) where w.message_id = $1"#,
                 id.as_uuid()
             )
