@@ -23,9 +23,12 @@ use crate::{
 use bus::Bus;
 use domain::ShardCount;
 use proto::v1::{
-    domain_service_server::DomainServiceServer, mail_service_server::MailServiceServer,
-    queue_service_server::QueueServiceServer, suppression_service_server::SuppressionServiceServer,
-    template_service_server::TemplateServiceServer, tenant_service_server::TenantServiceServer,
+    domain_service_server::{self, DomainServiceServer},
+    mail_service_server::{self, MailServiceServer},
+    queue_service_server::{self, QueueServiceServer},
+    suppression_service_server::{self, SuppressionServiceServer},
+    template_service_server::{self, TemplateServiceServer},
+    tenant_service_server::{self, TenantServiceServer},
 };
 use service::{Chain, Check, ConfigError, Health, Lifecycle, Sealer};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -37,6 +40,17 @@ use tokio::{
 use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+/// Names under which health tells whether calls are served: the whole, as a probe asks, and each service.
+const READY_NAMES: [&str; 8] = [
+    "",
+    "readiness",
+    domain_service_server::SERVICE_NAME,
+    mail_service_server::SERVICE_NAME,
+    queue_service_server::SERVICE_NAME,
+    suppression_service_server::SERVICE_NAME,
+    template_service_server::SERVICE_NAME,
+    tenant_service_server::SERVICE_NAME,
+];
 /// Window of one HTTP/2 stream: a large batch is sent without waiting for each 64 KB.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Window of one connection.
@@ -295,8 +309,9 @@ fn spawn_until_shutdown(life: &Lifecycle, name: &'static str, work: impl Future<
 
 async fn tell(reporter: &HealthReporter, is_ready: bool) {
     let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-    reporter.set_service_status("", status).await;
-    reporter.set_service_status("readiness", status).await;
+    for name in READY_NAMES {
+        reporter.set_service_status(name, status).await;
+    }
     reporter.set_service_status("liveness", ServingStatus::Serving).await;
 }
 

@@ -337,9 +337,11 @@ async fn pressure_is_told_with_a_delay_and_what_was_refused_is_not_stored() {
 async fn health_and_reflection_answer_without_a_key() {
     let fleet = Fleet::start().await;
     let mut health = HealthClient::new(fleet.plain());
-    let request = HealthCheckRequest { service: String::new() };
-    let answer = health.check(request).await.unwrap().into_inner();
-    assert_eq!(answer.status(), ServingStatus::Serving);
+    for service in ["", "readiness", "liveness", "mailfleet.v1.MailService", "mailfleet.v1.TenantService"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
+    }
     let ask = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
