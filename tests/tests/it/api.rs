@@ -288,7 +288,9 @@ async fn a_service_that_stops_answers_what_it_has_taken_in() {
         }
     };
     let (code, ()) = tokio::join!(rest, fleet.stop("ingest"));
-    assert_eq!(code, Code::Unavailable);
+    // The service says UNAVAILABLE and asks to be sent no more (RFC 9113, 8.1); when that request overtakes the status,
+    // the client library drops the status and says UNKNOWN. A caller repeats with its keys after either.
+    assert!(matches!(code, Code::Unavailable | Code::Unknown), "{code:?}");
     fleet.launch(Kind::Ingest, "ingest").await;
     for position in refused {
         // Told that its fate is unknown: the repeat tells.
