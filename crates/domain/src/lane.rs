@@ -150,7 +150,7 @@ impl fmt::Display for SiteId {
 
 /// Where a site's work travels: a named site, or one of 64 hashes of the site id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct Slot(u16);
 
 impl Slot {
@@ -178,6 +178,20 @@ impl Slot {
     /// The shard that owns this slot.
     pub fn shard(self, shards: ShardCount) -> Shard {
         Shard(self.0 % shards.0.get())
+    }
+}
+
+impl TryFrom<u16> for Slot {
+    type Error = SlotError;
+
+    fn try_from(code: u16) -> Result<Self, SlotError> {
+        i16::try_from(code).ok().and_then(Self::from_code).ok_or(SlotError::Slot)
+    }
+}
+
+impl From<Slot> for u16 {
+    fn from(slot: Slot) -> u16 {
+        slot.0
     }
 }
 
