@@ -17,6 +17,7 @@ pub mod aimd;
 pub mod fact;
 pub mod fairness;
 pub mod gcra;
+pub mod history;
 pub mod reply;
 pub mod retry;
 pub mod text;

@@ -3,6 +3,7 @@
 //! The table is the law: `store` names the place it leaves in every statement, the model checker and the
 //! fault tests read the same table, and every history in the event log is a path of it.
 
+use crate::fact::FactKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -123,7 +124,7 @@ pub enum Actor {
     Suppression,
 }
 
-/// One declared way from a place to the next, and the statement that takes it.
+/// One declared way from a place to the next, the statement that takes it, and what it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// The place left.
@@ -132,53 +133,95 @@ pub struct Transition {
     pub to: Place,
     /// Who may do it.
     pub by: Actor,
-    /// The statement: `accept`, `release`, `claim`, `record`, `park`, `refuse`, `close`, `repair`, `doubt`.
+    /// The statement: `accept`, `release`, `claim`, `record`, `park`, `refuse`, `expire`, `close`, `repair`, `doubt`.
     pub statement: &'static str,
+    /// The facts that it writes in the same transaction: one of these rows, in this order.
+    pub facts: &'static [&'static [FactKind]],
+    /// Whether only a message goes this way whose delivery is known from elsewhere: from a 250 that came late.
+    pub only_known: bool,
 }
 
-const fn way(from: Place, to: Place, by: Actor, statement: &'static str) -> Transition {
-    Transition { from, to, by, statement }
+impl Transition {
+    /// The release number after it. Only what leads to `Released` raises it.
+    pub const fn release_after(&self, release: u32) -> u32 {
+        match self.to {
+            Place::Released => release.saturating_add(1),
+            _ => release,
+        }
+    }
 }
 
-/// Every way there is. A statement that takes another is a bug.
+const fn way(
+    from: Place,
+    to: Place,
+    by: Actor,
+    statement: &'static str,
+    facts: &'static [&'static [FactKind]],
+) -> Transition {
+    Transition { from, to, by, statement, facts, only_known: false }
+}
+
+/// To its end as delivered, since that is what it is known to be.
+const fn known(from: Place, by: Actor, statement: &'static str, facts: &'static [&'static [FactKind]]) -> Transition {
+    Transition { from, to: Place::Closed(Closing::Delivered), by, statement, facts, only_known: true }
+}
+
+const NOTHING: &[&[FactKind]] = &[&[]];
+const ACCEPTED: &[&[FactKind]] = &[&[FactKind::Accepted]];
+const FINAL: &[&[FactKind]] = &[&[FactKind::Final]];
+const LOST: &[&[FactKind]] = &[&[FactKind::Lost]];
+const LOST_FINAL: &[&[FactKind]] = &[&[FactKind::Lost, FactKind::Final]];
+const DOUBT: &[&[FactKind]] = &[&[FactKind::Doubt]];
+/// The attempt was deferred, or it was given back.
+const ATTEMPT: &[&[FactKind]] = &[&[FactKind::Deferred], &[]];
+/// As before, and then the message meets a cancel or the end of its time.
+const ATTEMPT_FINAL: &[&[FactKind]] = &[&[FactKind::Deferred, FactKind::Final], &[FactKind::Final]];
+/// Whatever the attempt came to.
+const ANY_FINAL: &[&[FactKind]] =
+    &[&[FactKind::Deferred, FactKind::Final], &[FactKind::Doubt, FactKind::Final], &[FactKind::Final]];
+
+/// Every way there is. A statement that takes another, or writes other facts, is a bug.
 pub const TRANSITIONS: &[Transition] = &[
-    way(Place::Nowhere, Place::Waiting, Actor::Ingest, "accept"),
-    way(Place::Nowhere, Place::Released, Actor::Ingest, "accept"),
-    way(Place::Waiting, Place::Released, Actor::Dispatcher, "release"),
-    way(Place::Released, Place::Sending, Actor::Sender, "claim"),
-    way(Place::Released, Place::Waiting, Actor::Ingest, "park"),
-    way(Place::Released, Place::Waiting, Actor::Dispatcher, "park"),
-    way(Place::Released, Place::Waiting, Actor::Renderer, "park"),
-    way(Place::Released, Place::Waiting, Actor::Sender, "park"),
-    way(Place::Released, Place::Waiting, Actor::Sender, "claim"),
-    way(Place::Released, Place::Waiting, Actor::Dispatcher, "repair"),
-    way(Place::Released, Place::Closed(Closing::Cancelled), Actor::Sender, "claim"),
-    way(Place::Released, Place::Closed(Closing::Suppressed), Actor::Sender, "claim"),
-    way(Place::Released, Place::Closed(Closing::Expired), Actor::Sender, "claim"),
-    way(Place::Released, Place::Closed(Closing::Delivered), Actor::Sender, "claim"),
-    way(Place::Waiting, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "refuse"),
-    way(Place::Released, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "refuse"),
-    way(Place::Waiting, Place::Closed(Closing::Expired), Actor::Dispatcher, "refuse"),
-    way(Place::Released, Place::Closed(Closing::Expired), Actor::Dispatcher, "refuse"),
-    way(Place::Waiting, Place::Closed(Closing::Suppressed), Actor::Suppression, "refuse"),
-    way(Place::Released, Place::Closed(Closing::Suppressed), Actor::Suppression, "refuse"),
-    way(Place::Waiting, Place::Closed(Closing::Delivered), Actor::Dispatcher, "refuse"),
-    way(Place::Released, Place::Closed(Closing::Delivered), Actor::Dispatcher, "refuse"),
-    way(Place::Released, Place::Closed(Closing::Failed), Actor::Renderer, "close"),
-    way(Place::Released, Place::Closed(Closing::Failed), Actor::Dispatcher, "close"),
-    way(Place::Sending, Place::Closed(Closing::Delivered), Actor::Sender, "record"),
-    way(Place::Sending, Place::Closed(Closing::Bounced), Actor::Sender, "record"),
-    way(Place::Sending, Place::Closed(Closing::Cancelled), Actor::Sender, "record"),
-    way(Place::Sending, Place::Closed(Closing::Suppressed), Actor::Sender, "record"),
-    way(Place::Sending, Place::Closed(Closing::Expired), Actor::Sender, "record"),
-    way(Place::Sending, Place::Waiting, Actor::Sender, "record"),
-    way(Place::Sending, Place::Waiting, Actor::Sender, "park"),
-    way(Place::Sending, Place::InDoubt, Actor::Sender, "record"),
-    way(Place::Sending, Place::InDoubt, Actor::Dispatcher, "doubt"),
-    way(Place::InDoubt, Place::Waiting, Actor::Dispatcher, "doubt"),
-    way(Place::InDoubt, Place::Closed(Closing::Unknown), Actor::Dispatcher, "doubt"),
-    way(Place::InDoubt, Place::Closed(Closing::Delivered), Actor::Dispatcher, "doubt"),
-    way(Place::InDoubt, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "doubt"),
+    way(Place::Nowhere, Place::Waiting, Actor::Ingest, "accept", ACCEPTED),
+    way(Place::Nowhere, Place::Released, Actor::Ingest, "accept", ACCEPTED),
+    way(Place::Waiting, Place::Released, Actor::Dispatcher, "release", NOTHING),
+    known(Place::Waiting, Actor::Dispatcher, "release", FINAL),
+    way(Place::Waiting, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "release", FINAL),
+    way(Place::Waiting, Place::Closed(Closing::Expired), Actor::Dispatcher, "release", FINAL),
+    way(Place::Released, Place::Waiting, Actor::Ingest, "park", NOTHING),
+    way(Place::Released, Place::Waiting, Actor::Dispatcher, "park", NOTHING),
+    way(Place::Released, Place::Waiting, Actor::Renderer, "park", NOTHING),
+    way(Place::Released, Place::Waiting, Actor::Sender, "park", NOTHING),
+    way(Place::Released, Place::Waiting, Actor::Dispatcher, "repair", LOST),
+    way(Place::Released, Place::Closed(Closing::Failed), Actor::Dispatcher, "repair", LOST_FINAL),
+    way(Place::Released, Place::Closed(Closing::Failed), Actor::Dispatcher, "close", FINAL),
+    way(Place::Released, Place::Closed(Closing::Failed), Actor::Renderer, "close", FINAL),
+    way(Place::Released, Place::Closed(Closing::Failed), Actor::Sender, "close", FINAL),
+    way(Place::Released, Place::Sending, Actor::Sender, "claim", NOTHING),
+    way(Place::Released, Place::Waiting, Actor::Sender, "claim", NOTHING),
+    known(Place::Released, Actor::Sender, "claim", FINAL),
+    way(Place::Released, Place::Closed(Closing::Cancelled), Actor::Sender, "claim", FINAL),
+    way(Place::Released, Place::Closed(Closing::Suppressed), Actor::Sender, "claim", FINAL),
+    way(Place::Released, Place::Closed(Closing::Expired), Actor::Sender, "claim", FINAL),
+    known(Place::Waiting, Actor::Dispatcher, "refuse", FINAL),
+    known(Place::Released, Actor::Dispatcher, "refuse", FINAL),
+    way(Place::Waiting, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "refuse", FINAL),
+    way(Place::Released, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "refuse", FINAL),
+    way(Place::Waiting, Place::Closed(Closing::Suppressed), Actor::Suppression, "refuse", FINAL),
+    way(Place::Released, Place::Closed(Closing::Suppressed), Actor::Suppression, "refuse", FINAL),
+    way(Place::Waiting, Place::Closed(Closing::Expired), Actor::Dispatcher, "expire", FINAL),
+    way(Place::Sending, Place::Closed(Closing::Delivered), Actor::Sender, "record", FINAL),
+    known(Place::Sending, Actor::Sender, "record", ANY_FINAL),
+    way(Place::Sending, Place::Closed(Closing::Bounced), Actor::Sender, "record", FINAL),
+    way(Place::Sending, Place::Closed(Closing::Cancelled), Actor::Sender, "record", ATTEMPT_FINAL),
+    way(Place::Sending, Place::Closed(Closing::Expired), Actor::Sender, "record", ATTEMPT_FINAL),
+    way(Place::Sending, Place::Waiting, Actor::Sender, "record", ATTEMPT),
+    way(Place::Sending, Place::InDoubt, Actor::Sender, "record", DOUBT),
+    way(Place::Sending, Place::InDoubt, Actor::Dispatcher, "doubt", DOUBT),
+    way(Place::InDoubt, Place::Waiting, Actor::Dispatcher, "doubt", NOTHING),
+    way(Place::InDoubt, Place::Closed(Closing::Unknown), Actor::Dispatcher, "doubt", FINAL),
+    known(Place::InDoubt, Actor::Dispatcher, "doubt", FINAL),
+    way(Place::InDoubt, Place::Closed(Closing::Cancelled), Actor::Dispatcher, "doubt", FINAL),
 ];
 
 /// Whether `by` may take a message from `from` to `to`.
@@ -207,6 +250,41 @@ mod tests {
         for closing in Closing::ALL {
             assert!(TRANSITIONS.iter().any(|way| way.to == Place::Closed(closing)), "{closing} is unreachable");
             assert_eq!(Closing::from_code(closing.code()), Some(closing));
+        }
+    }
+
+    #[test]
+    fn a_way_that_closes_says_so_last_and_no_other_does() {
+        for way in TRANSITIONS {
+            assert!(!way.facts.is_empty());
+            for facts in way.facts {
+                let closes = matches!(way.to, Place::Closed(_));
+                assert_eq!(facts.last() == Some(&FactKind::Final), closes, "{way:?}");
+                let finals = facts.iter().filter(|kind| **kind == FactKind::Final).count();
+                assert_eq!(finals, usize::from(closes), "{way:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_fact_but_the_late_one_comes_of_some_way() {
+        for kind in FactKind::ALL {
+            let written = TRANSITIONS.iter().any(|way| way.facts.iter().any(|facts| facts.contains(&kind)));
+            assert_eq!(written, kind != FactKind::Late, "{kind}");
+        }
+    }
+
+    #[test]
+    fn nobody_but_its_sender_takes_a_claim_away_without_a_doubt() {
+        let ways = TRANSITIONS.iter().filter(|way| way.from == Place::Sending && way.by != Actor::Sender);
+        assert!(ways.clone().all(|way| way.facts == DOUBT));
+        assert_eq!(ways.count(), 1);
+    }
+
+    #[test]
+    fn no_way_is_declared_twice() {
+        for (index, way) in TRANSITIONS.iter().enumerate() {
+            assert!(!TRANSITIONS[..index].contains(way), "{way:?}");
         }
     }
 
