@@ -97,7 +97,58 @@ pub(crate) const NEEDS_SMTPUTF8: Answer = Answer::new(553, "5.6.7 address needs 
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Then;
     use super::*;
+    use proptest::prelude::*;
+
+    /// Commands, addresses and what can be wrong with them.
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        let text = prop::sample::select(vec![
+            "MAIL FROM:",
+            "RCPT TO:",
+            "rcpt to:",
+            "<",
+            ">",
+            "<>",
+            "a@b.test",
+            "é@b.test",
+            "@",
+            " ",
+            "\t",
+            "SIZE=",
+            "99999999999999999999",
+            "BODY=8BITMIME",
+            "SMTPUTF8",
+            "AUTH=<>",
+            "=",
+            ":",
+            "DATA",
+            "QUIT",
+            "EHLO",
+            "\0",
+            "\r",
+        ]);
+        let piece = prop_oneof![
+            9 => text.prop_map(|text| text.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..20),
+        ];
+        prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_a_command_or_gets_a_5yz(line in line()) {
+            match Command::parse(&line) {
+                Ok(Command::Rcpt(mailbox)) => {
+                    let line = String::from_utf8(line).unwrap();
+                    prop_assert!(line.contains(&format!("<{}@", mailbox.local())), "another recipient than the line's");
+                    prop_assert_eq!(Command::parse(format!("RCPT TO:<{mailbox}>").as_bytes()), Ok(Command::Rcpt(mailbox)));
+                }
+                Ok(_) => {}
+                Err(answer) => prop_assert!((500..600).contains(&answer.code) && answer.then == Then::Continue),
+            }
+        }
+    }
 
     #[test]
     fn commands_are_read_in_any_case() {

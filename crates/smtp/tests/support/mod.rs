@@ -12,8 +12,11 @@ macro_rules! assert_matches {
     };
 }
 
+pub mod receiver;
+
 use bytes::Bytes;
 use domain::{EnvelopeSender, Mailbox};
+use proptest::prelude::ProptestConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use smtp::{
     TlsContext,
@@ -30,6 +33,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+
+/// One in so many of the usual cases, for a property that costs more than the usual one.
+pub fn one_in(share: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.div_ceil(share), ..usual }
+}
 
 /// The other side of one connection, by hand.
 pub struct Peer {
