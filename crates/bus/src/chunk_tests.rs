@@ -37,7 +37,106 @@ fn shards() -> ShardCount {
     ShardCount(NonZeroU16::new(8).expect("not zero"))
 }
 
+fn any_bytes() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+}
+
+fn any_mailbox() -> impl Strategy<Value = Mailbox> {
+    "[a-zé漢+._-]{1,20}@[a-zü0-9]{1,20}\\.[a-z]{2,6}".prop_filter_map("an address", |text| text.parse().ok())
+}
+
+fn id<T: std::str::FromStr>(number: u128) -> T {
+    format!("{number:032x}").parse().ok().expect("32 hexadecimal digits")
+}
+
+fn any_job() -> impl Strategy<Value = Job> {
+    let numbers = (any::<u32>(), any::<u16>(), any::<i64>(), any::<i64>());
+    let slots: Vec<Slot> = Slot::all().collect();
+    let place = (any::<String>(), prop::sample::select(Lane::ALL.to_vec()), prop::sample::select(slots));
+    // Microseconds, over all years that a date can have.
+    let times = -8_000_000_000_000_000_000..8_000_000_000_000_000_000_i64;
+    let rest = (any_mailbox(), any_bytes(), times, any::<[bool; 2]>());
+    (any::<[u128; 5]>(), numbers, place, rest).prop_map(|(ids, numbers, place, rest)| {
+        let (release, attempt, bus_epoch, queue) = numbers;
+        let (site, lane, slot) = place;
+        let (recipient, variables, time, [has_campaign, alone]) = rest;
+        Job {
+            message: id(ids[0]),
+            release,
+            attempt,
+            bus_epoch,
+            queue,
+            tenant: id(ids[1]),
+            campaign: has_campaign.then(|| id(ids[2])),
+            batch: id(ids[3]),
+            content: id(ids[4]),
+            recipient,
+            site: SiteId::from_stored(site),
+            lane,
+            slot,
+            variables,
+            expires_at: DateTime::from_timestamp_micros(time).expect("in range"),
+            alone,
+        }
+    })
+}
+
+fn any_letter() -> impl Strategy<Value = Letter> {
+    (any_job(), prop::option::of(any_mailbox()), prop::option::of(any_bytes()), any::<bool>())
+        .prop_map(|(job, sender, mime, smtputf8)| Letter { job, sender: EnvelopeSender(sender), mime, smtputf8 })
+}
+
+/// A body after some octets were changed, left out or put in.
+fn spoiled(body: &Bytes, changes: &[(prop::sample::Index, u8, u8)]) -> Bytes {
+    let mut body = body.to_vec();
+    for (at, octet, what) in changes {
+        let at = at.index(body.len().max(1)).min(body.len().saturating_sub(1));
+        match what % 4 {
+            0 if !body.is_empty() => body[at] = *octet,
+            1 if !body.is_empty() => drop(body.remove(at)),
+            2 => body.truncate(at),
+            _ => body.insert(at, *octet),
+        }
+    }
+    body.into()
+}
+
+fn assert_usable<P: Payload + PartialEq + std::fmt::Debug>(version: u16, body: &Bytes) -> Result<(), TestCaseError> {
+    let Ok(chunk) = P::decode(version, body) else { return Ok(()) };
+    prop_assert_eq!(&P::decode(P::VERSION, &chunk.encode().expect("encodes")).expect("decodes"), &chunk);
+    prop_assert_eq!(chunk.dedup_key().len(), 32);
+    for job in chunk.jobs() {
+        prop_assert_eq!(Slot::from_code(job.slot.code()), Some(job.slot));
+        prop_assert_eq!(job.recipient.as_str().parse(), Ok(job.recipient.clone()));
+    }
+    Ok(())
+}
+
 proptest! {
+    #[test]
+    fn any_chunk_is_read_as_it_was_written(
+        jobs in prop::collection::vec(any_job(), 1..4), letters in prop::collection::vec(any_letter(), 1..4),
+    ) {
+        let (jobs, letters) = (RenderChunk { items: jobs }, SendChunk { items: letters });
+        let body = jobs.encode().expect("encodes");
+        prop_assert_eq!(RenderChunk::decode(1, &body).expect("decodes"), jobs);
+        prop_assert!(SendChunk::decode(1, &body).is_err());
+        let body = letters.encode().expect("encodes");
+        prop_assert_eq!(SendChunk::decode(1, &body).expect("decodes"), letters);
+        prop_assert!(RenderChunk::decode(1, &body).is_err());
+    }
+
+    #[test]
+    fn a_spoiled_body_is_refused_or_can_be_used(
+        job in any_job(), letter in any_letter(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<u8>()), 1..4),
+    ) {
+        let body = RenderChunk { items: vec![job] }.encode().expect("encodes");
+        assert_usable::<RenderChunk>(1, &spoiled(&body, &changes))?;
+        let body = SendChunk { items: vec![letter] }.encode().expect("encodes");
+        assert_usable::<SendChunk>(1, &spoiled(&body, &changes))?;
+    }
+
     #[test]
     fn a_send_chunk_is_read_as_it_was_written(mimes in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..300)), 1..5)) {
         let item = |(index, mime): (usize, Option<Vec<u8>>)| {

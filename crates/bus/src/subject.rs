@@ -216,6 +216,23 @@ mod tests {
         }
 
         #[test]
+        fn no_text_is_two_subjects(tokens in prop::collection::vec(prop_oneof![
+            9 => prop::sample::select(vec![
+                "mailfleet", "render", "send", "events", "bulk", "transactional", "0", "7", "007", "+7", "65535", "65536",
+                "h0", "h63", "h64", "h00", "google", "yahoo-japan", "*", ">", "", " ", "\u{661}", "a-b_c",
+            ]).prop_map(str::to_owned),
+            1 => "\\PC{0,6}",
+        ], 0..7)) {
+            let (prefix, text) = (Prefix::default(), tokens.join("."));
+            let render = RenderSubject::parse(&prefix, &text).map(|subject| subject.subject(&prefix));
+            let send = SendSubject::parse(&prefix, &text).map(|subject| subject.subject(&prefix));
+            let event = EventSubject::parse(&prefix, &text).map(|subject| subject.subject(&prefix));
+            let read: Vec<String> = [render, send, event].into_iter().flatten().collect();
+            prop_assert!(read.len() <= 1);
+            prop_assert!(read.iter().all(|written| *written == text), "{:?} from {:?}", read, text);
+        }
+
+        #[test]
         fn what_parses_is_written_back_the_same(text in "(render|send)\\.(bulk|transactional)\\.[0-9h+]{1,6}\\.[a-z0-9.]{1,9}") {
             let (prefix, text) = (Prefix::default(), format!("mailfleet.{text}"));
             if let Ok(subject) = RenderSubject::parse(&prefix, &text) {
