@@ -167,7 +167,7 @@ async fn sender_of_mail(reach: &Reach, store: &Store, folder: &Path, out: Output
 
 /// The sending domain with its keys, and the template; returns its version.
 async fn content(api: &Api, out: Output) -> anyhow::Result<u32> {
-    let request = CreateDomainRequest { domain: SENDING_DOMAIN.to_owned(), return_path_domain: String::new() };
+    let request = CreateDomainRequest { domain: SENDING_DOMAIN.to_owned(), ..CreateDomainRequest::default() };
     exists_already(api.domains().create_domain(request).await).context("cannot make the sending domain")?;
     let request = CreateTemplateRequest { name: TEMPLATE.to_owned() };
     exists_already(api.templates().create_template(request).await).context("cannot make the template")?;

@@ -38,6 +38,13 @@ impl Domains {
         Self { store, clock, sealer, generations: Semaphore::new(MAX_GENERATIONS) }
     }
 
+    /// A key of each kind, sealed.
+    async fn keys(&self, now: chrono::DateTime<chrono::Utc>) -> Result<Vec<NewDkimKey>, Fault> {
+        let sealer = self.sealer.as_ref().ok_or_else(|| Fault::Internal(Box::new(NoMasterKey)))?;
+        let generated = self.generate().await?;
+        generated.iter().map(|key| self.seal(sealer, key, now)).collect()
+    }
+
     async fn generate(&self) -> Result<[GeneratedKey; 2], Fault> {
         let _place = self.generations.acquire().await.map_err(|_| Fault::Stopping)?;
         let generate = || Ok([SigningKey::generate_rsa_2048()?, SigningKey::generate_ed25519()?]);
@@ -102,6 +109,7 @@ fn wire<'a>(
         return_path_domain: domain.return_path_domain.as_str().to_owned(),
         created_at: Some(timestamp(domain.created_at)),
         dns_records,
+        unsigned: domain.unsigned,
     }
 }
 
@@ -123,16 +131,20 @@ impl DomainService for Domains {
             let text = "is not at or below domain; give one that is, so that SPF aligns";
             return Err(Fault::field("return_path_domain", text).into());
         }
-        let sealer = self.sealer.as_ref().ok_or_else(|| Fault::Internal(Box::new(NoMasterKey)))?;
         // Before keys are made, which is expensive; the store has the last word.
         if self.store.sending_domain(tenant, &domain).await.map_err(Fault::from)?.is_some() {
             return Err(Fault::NameTaken { what: "this sending domain" }.into());
         }
         let now = self.clock.machine_now();
-        let generated = self.generate().await?;
-        let keys = generated.iter().map(|key| self.seal(sealer, key, now)).collect::<Result<Vec<_>, _>>()?;
-        let stored =
-            store::SendingDomain { id: SendingDomainId::new(now), tenant, domain, return_path_domain, created_at: now };
+        let keys = if request.unsigned { Vec::new() } else { self.keys(now).await? };
+        let stored = store::SendingDomain {
+            id: SendingDomainId::new(now),
+            tenant,
+            domain,
+            return_path_domain,
+            unsigned: request.unsigned,
+            created_at: now,
+        };
         self.store.create_sending_domain(&stored, &keys).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant, domain.id = %stored.id, "created a sending domain");
         let keys = keys.iter().map(|key| (key.algorithm, key.selector.as_str(), key.dns_txt.as_str()));

@@ -27,7 +27,7 @@ impl Keys {
         Self { cache: Cache::new(config.key_cache_items.get()), sealer, ttl: config.key_ttl }
     }
 
-    /// The active keys of a domain; concurrent callers share one look-up.
+    /// The active keys of a domain, none of one that is to be unsigned; concurrent callers share one look-up.
     pub(crate) async fn get(
         &self,
         source: &Source,
@@ -49,10 +49,11 @@ impl Keys {
 
     async fn load(&self, source: &Source, tenant: TenantId, domain: &DomainName) -> Result<Kept, PressError> {
         let found = source.ask(async |store| store.sending_domain(tenant, domain).await).await?;
-        let sealed = found.map(|(_, keys)| keys).unwrap_or_default();
-        if sealed.is_empty() {
-            return Err(PressError::NoKey { domain: domain.clone() });
-        }
+        let sealed = match found {
+            Some((kept, _)) if kept.unsigned => Vec::new(),
+            Some((_, keys)) if !keys.is_empty() => keys,
+            _ => return Err(PressError::NoKey { domain: domain.clone() }),
+        };
         let keys: Result<_, _> = sealed.iter().map(|key| self.open(domain, key)).collect();
         Ok(Kept { keys: keys?, until: Instant::now() + self.ttl })
     }

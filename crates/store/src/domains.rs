@@ -34,6 +34,8 @@ pub struct SendingDomain {
     pub domain: DomainName,
     /// The domain of the envelope sender.
     pub return_path_domain: DomainName,
+    /// Whether its mail goes out unsigned, whatever keys there are.
+    pub unsigned: bool,
     /// Since when.
     pub created_at: DateTime<Utc>,
 }
@@ -77,12 +79,13 @@ impl Store {
         transaction!(self, PLAIN, conn => {
             sqlx::query!(
                 "insert into mailfleet.sending_domains
-                     (sending_domain_id, tenant_id, domain, return_path_domain, created_at)
-                 values ($1, $2, $3, $4, $5)",
+                     (sending_domain_id, tenant_id, domain, return_path_domain, unsigned, created_at)
+                 values ($1, $2, $3, $4, $5, $6)",
                 domain.id.as_uuid(),
                 domain.tenant.as_uuid(),
                 domain.domain.as_str(),
                 domain.return_path_domain.as_str(),
+                domain.unsigned,
                 domain.created_at,
             )
             .execute(&mut *conn)
@@ -118,7 +121,7 @@ impl Store {
     ) -> Result<Option<(SendingDomain, Vec<SealedKey>)>, StoreError> {
         let found = transaction!(self, PLAIN, conn => {
             let row = sqlx::query!(
-                "select sending_domain_id, return_path_domain, created_at from mailfleet.sending_domains
+                "select sending_domain_id, return_path_domain, unsigned, created_at from mailfleet.sending_domains
                  where tenant_id = $1 and domain = $2",
                 tenant.as_uuid(),
                 domain.as_str(),
@@ -151,6 +154,7 @@ impl Store {
             tenant,
             domain: domain.clone(),
             return_path_domain,
+            unsigned: row.unsigned,
             created_at: row.created_at,
         };
         let keys = keys

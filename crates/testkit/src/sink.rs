@@ -32,6 +32,7 @@
 //! after a restart on the same directory. Nothing is synced to disk: the sink survives a kill of its own
 //! process, not of the machine.
 
+mod distance;
 mod headers;
 mod index;
 mod script;
@@ -42,6 +43,9 @@ pub use index::{IndexLine, read_index};
 pub use script::{Behaviour, Script};
 pub use state::{SinkStats, StoredMail};
 
+use bytes::Bytes;
+use distance::Distant;
+use domain::Mailbox;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use session::SinkSession;
 use smtp::server::{Ended, Extensions, ServerConfig, serve};
@@ -55,6 +59,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::mpsc::UnboundedSender,
     task::{JoinHandle, JoinSet},
 };
 
@@ -71,6 +76,26 @@ pub enum SinkStore {
     Directory(PathBuf),
     /// Counted and thrown away.
     Discard,
+}
+
+/// Tells of the copies for one domain as they come.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The recipients' domain.
+    pub domain: String,
+    /// Where it is told.
+    pub tell: UnboundedSender<Arrival>,
+}
+
+/// One copy that came.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// `RCPT TO`.
+    pub recipient: Mailbox,
+    /// When it was taken, in microseconds since 1970.
+    pub at_us: u64,
+    /// Header and body as they were sent.
+    pub body: Bytes,
 }
 
 /// STARTTLS of the sink.
@@ -94,6 +119,8 @@ pub struct SinkConfig {
     pub hostname: String,
     /// Where copies go. Default memory.
     pub store: SinkStore,
+    /// Who is told of copies as they come. Default nobody.
+    pub watch: Option<Watch>,
     /// How many `.eml` files a domain gets in [`SinkStore::Directory`]; the index has every copy. Default all.
     pub files_per_domain: usize,
     /// STARTTLS. Default off.
@@ -108,6 +135,8 @@ pub struct SinkConfig {
     pub slow_delay: Duration,
     /// Connections at a time for one `slow.` domain. Default 5.
     pub slow_connections: usize,
+    /// How far away it is: a client waits this long for the greeting and for the answer to each flight. Default 0.
+    pub round_trip: Duration,
     /// Silence of `hang-after-dot`. Default 15 min, longer than the ten that RFC 5321 asks a client to wait.
     pub hang: Duration,
 }
@@ -118,6 +147,7 @@ impl Default for SinkConfig {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             hostname: "sink.test".to_owned(),
             store: SinkStore::default(),
+            watch: None,
             files_per_domain: usize::MAX,
             tls: SinkTls::default(),
             extensions: Extensions::default(),
@@ -125,6 +155,7 @@ impl Default for SinkConfig {
             max_connections: 1_000,
             slow_delay: Duration::from_millis(150),
             slow_connections: 5,
+            round_trip: Duration::ZERO,
             hang: Duration::from_secs(15 * 60),
         }
     }
@@ -279,10 +310,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, server: Arc<ServerCo
 async fn session(stream: TcpStream, shared: Arc<Shared>, server: Arc<ServerConfig>) {
     // Without it the answers of two flights in a row wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
+    let stream = Distant::new(stream, shared.config().round_trip);
     let mut handler = SinkSession::new(shared);
     let (ended, stream) = serve(stream, &mut handler, &server).await;
     if let (Ended::Reset, Some(stream)) = (ended, stream) {
-        let _ = stream.set_zero_linger();
+        let _ = stream.get_ref().set_zero_linger();
     }
 }
 

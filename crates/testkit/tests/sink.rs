@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use domain::{EnvelopeSender, Mailbox};
-use mailfleet_testkit::sink::{Sink, SinkConfig, SinkStore, SinkTls, read_index};
+use mailfleet_testkit::sink::{Sink, SinkConfig, SinkStore, SinkTls, Watch, read_index};
 use smtp::{
     TlsContext,
     client::{Attempt, ClientConfig, ConnectError, Connection, Envelope, Stage, TlsPolicy},
@@ -90,6 +90,35 @@ async fn a_slow_domain_takes_its_time_and_few_connections() {
     first.quit().await;
     assert!(sink.wait_for(|sink| sink.stats().open == 0, LIMIT).await);
     assert_eq!(end(&sink, "bob@slow.test", 2).await, "250");
+}
+
+#[tokio::test]
+async fn a_distant_sink_hears_each_flight_a_round_trip_later() {
+    const ROUND_TRIP: Duration = Duration::from_millis(20);
+    let sink = Sink::start(SinkConfig { round_trip: ROUND_TRIP, ..SinkConfig::default() }).await.unwrap();
+    let began = std::time::Instant::now();
+    let mut connection = connect(&sink).await;
+    assert!(began.elapsed() >= 2 * ROUND_TRIP, "greeting and EHLO");
+    let began = std::time::Instant::now();
+    assert!(matches!(send(&mut connection, "ann@sink.test", 1).await, Attempt::Delivered(_)));
+    assert!(began.elapsed() >= 2 * ROUND_TRIP, "the envelope, and the body");
+    assert_eq!(sink.mails_to("ann@sink.test")[0].body, mail(1));
+    connection.quit().await;
+    assert!(sink.wait_for(|sink| sink.stats().open == 0, LIMIT).await, "the end arrives as well");
+}
+
+#[tokio::test]
+async fn who_watches_a_domain_is_told_of_its_copies_alone() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let watch = Some(Watch { domain: "watched.test".to_owned(), tell });
+    let sink = Sink::start(SinkConfig { watch, store: SinkStore::Discard, ..SinkConfig::default() }).await.unwrap();
+    for (to, id) in [("ann@other.test", 1), ("bob@watched.test", 2)] {
+        assert_eq!(end(&sink, to, id).await, "250");
+    }
+    let arrival = told.try_recv().unwrap();
+    assert_eq!((arrival.recipient.as_str(), arrival.body), ("bob@watched.test", mail(2)));
+    assert_eq!(arrival.at_us, sink.stats().last_us);
+    assert!(told.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -31,6 +31,31 @@ async fn a_mail_is_accepted_rendered_signed_and_delivered() {
 }
 
 #[tokio::test]
+async fn mail_of_an_unsigned_domain_bears_no_signature_and_its_neighbours_still_do() {
+    let fleet = Fleet::start().await;
+    let request = v1::CreateDomainRequest {
+        domain: "plain.test".to_owned(),
+        unsigned: true,
+        ..v1::CreateDomainRequest::default()
+    };
+    let made = fleet.domains_with(&fleet.key).create_domain(request).await.unwrap().into_inner().domain.unwrap();
+    assert!(made.unsigned);
+    assert_eq!(made.dns_records.iter().map(|record| record.purpose.as_str()).collect::<Vec<_>>(), ["dmarc"]);
+    let from = |address: &str| v1::Address { email: address.to_owned(), name: "News".to_owned() };
+    let plain = mail().to("ann@receiver.test").with(|mail| mail.from = Some(from("news@plain.test")));
+    let plain = fleet.submit(plain).await;
+    let signed = fleet.submit(mail().to("bob@receiver.test")).await;
+    for id in [plain, signed] {
+        assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
+    }
+    let copy = &fleet.sink.mails_to("ann@receiver.test")[0];
+    assert!(!copy.body.windows(15).any(|part| part.eq_ignore_ascii_case(b"DKIM-Signature:")));
+    let copy = &fleet.sink.mails_to("bob@receiver.test")[0];
+    assert_eq!(fleet.zone.verify(&copy.body).await, [DkimResult::Pass, DkimResult::Pass]);
+    fleet.assert_sound().await;
+}
+
+#[tokio::test]
 async fn bulk_mail_says_how_to_leave_and_every_receiver_can_verify_that() {
     let fleet = Fleet::start().await;
     let post = mail().lane(Lane::Bulk).campaign("0190a0b0-0000-7000-8000-00000000c001").with(|mail| {

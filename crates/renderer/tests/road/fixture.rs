@@ -271,6 +271,7 @@ async fn tenant(store: &Store) -> (TenantId, Zone) {
         tenant,
         return_path_domain: format!("bounce.{DOMAIN}").parse().unwrap(),
         domain,
+        unsigned: false,
         created_at: now,
     };
     store.create_sending_domain(&sending, &keys).await.unwrap();

@@ -68,6 +68,7 @@ impl Handler for SinkSession {
         if self.shared.is_crowded() {
             return Answer::new(421, "4.7.0 too many connections").then(Then::Close);
         }
+        tokio::time::sleep(self.shared.config().round_trip).await;
         Answer::owned(220, format!("{hostname} ESMTP"))
     }
 

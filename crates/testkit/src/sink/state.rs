@@ -1,7 +1,7 @@
 //! What all connections of a sink share: counts, copies, first times.
 
 use super::{
-    SinkConfig, SinkError, SinkStore,
+    Arrival, SinkConfig, SinkError, SinkStore,
     headers::Identity,
     index::{Folder, IndexLine, Job},
     script::Behaviour,
@@ -37,6 +37,8 @@ pub struct SinkStats {
     pub dropped: u64,
     /// Octets of the copies taken.
     pub octets: u64,
+    /// When the last copy was taken, in microseconds since 1970.
+    pub last_us: u64,
 }
 
 /// One copy.
@@ -81,8 +83,9 @@ struct State {
 
 impl State {
     /// Counts a copy.
-    fn count(&mut self, id: Option<&str>, recipient: &str, octets: u64) {
+    fn count(&mut self, id: Option<&str>, recipient: &str, octets: u64, at_us: u64) {
         self.stats.accepted += 1;
+        self.stats.last_us = at_us;
         self.stats.octets += octets;
         *self.copies.entry(hash(recipient)).or_default() += 1;
         if id.is_some_and(|id| !self.seen.insert(hash((id, recipient)))) {
@@ -106,7 +109,7 @@ impl Shared {
             let failed = |source| SinkError::Folder { path: path.clone(), source };
             let (folder, known) = Folder::open(path, config.files_per_domain).map_err(failed)?;
             for line in known {
-                state.count(line.key(), &line.recipient.to_lowercase(), 0);
+                state.count(line.key(), &line.recipient.to_lowercase(), 0, 0);
             }
             // What an earlier run took makes duplicates known; it is not what this one took.
             state.stats = SinkStats::default();
@@ -203,6 +206,15 @@ impl Shared {
         self.change(|state| state.stats.dropped += 1);
     }
 
+    fn tell(&self, message: &Message, at_us: u64) {
+        let Some(watch) = &self.config.watch else { return };
+        for recipient in message.recipients.iter().filter(|recipient| recipient.domain_str() == watch.domain) {
+            let arrival = Arrival { recipient: recipient.clone(), at_us, body: message.body.clone() };
+            // Whoever watched may have stopped.
+            let _ = watch.tell.send(arrival);
+        }
+    }
+
     /// Keeps and counts a copy for each recipient.
     pub(super) async fn keep(&self, message: &Message, connection: u64) -> io::Result<()> {
         let identity = Identity::of(&message.body);
@@ -212,7 +224,7 @@ impl Shared {
                     fleet_id: identity.fleet_id.clone(),
                     message_id: identity.message_id.clone(),
                     recipient: recipient.as_str().to_owned(),
-                    at_ms: unix_ms(),
+                    at_ms: unix_us() / 1_000,
                     octets: message.body.len() as u64,
                     file: None,
                 };
@@ -223,10 +235,12 @@ impl Shared {
         let memory = matches!(self.config.store, SinkStore::Memory);
         // A copy of its own size, since the received one keeps a whole read buffer alive.
         let body = if memory { Bytes::copy_from_slice(&message.body) } else { Bytes::new() };
+        let at_us = unix_us();
+        self.tell(message, at_us);
         self.change(|state| {
             for recipient in &message.recipients {
                 let known_as = recipient.as_str().to_lowercase();
-                state.count(identity.key(), &known_as, message.body.len() as u64);
+                state.count(identity.key(), &known_as, message.body.len() as u64, at_us);
                 if memory {
                     let mail = Arc::new(StoredMail {
                         sender: message.mail.sender.as_str().to_owned(),
@@ -252,7 +266,7 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-fn unix_ms() -> u64 {
+fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

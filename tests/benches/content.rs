@@ -1,0 +1,80 @@
+//! Making one mail of about 10 KB: rendered, built and hashed; and what each signature adds to that.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use content::{Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, SigningKey, TemplateSource};
+use criterion::{Criterion, criterion_group, criterion_main};
+use domain::{ContentId, DomainName, Lane, Mailbox, MessageId, TenantId};
+use std::hint::black_box;
+
+const VARIABLES: &str = r#"{"name":"Ada 7","order":"B-7","city":"Turku","street":"Quay 7","item":"Lamp","size":"M","colour":"blue","price":"19.90","date":"2 May","clerk":"Noor"}"#;
+
+fn template() -> TemplateSource {
+    let filler = "Thank you for your order. It has left our house this morning and will be with you soon. ".repeat(5);
+    let names = ["order", "city", "street", "item", "size", "colour", "price", "date", "clerk"];
+    let sections: String = names.iter().map(|name| format!("<h2>{{{{ {name} }}}}</h2><p>{filler}</p>")).collect();
+    TemplateSource {
+        subject: "{{ name }}, your order {{ order }} is on its way".to_owned(),
+        html: Some(format!("<html><body><h1>Hello {{{{ name }}}}</h1>{sections}</body></html>")),
+        ..TemplateSource::default()
+    }
+}
+
+fn prepared() -> Prepared {
+    let source = MailSource {
+        from: NameAddr { name: Some("Bench".to_owned()), mailbox: "shop@bench.test".parse().unwrap() },
+        reply_to: Vec::new(),
+        to_header: None,
+        cc_header: Vec::new(),
+        headers: Vec::new(),
+        body: Body::Template { content: ContentId::of(tenant(), &[b"bench"]) },
+        unsubscribe: None,
+        list_id: None,
+        feedback_id: None,
+        lane: Lane::Bulk,
+        return_path: ReturnPath::PerMessage("bounces.bench.test".parse().unwrap()),
+        signing_domain: "bench.test".parse().unwrap(),
+    };
+    let compiled = template().compile(&Limits::default()).unwrap();
+    Prepared::new(&source, Some(&compiled), None, &Limits::default()).unwrap()
+}
+
+fn tenant() -> TenantId {
+    "019a0000-0000-7000-8000-00000000000a".parse().unwrap()
+}
+
+fn mail(criterion: &mut Criterion) {
+    let prepared = prepared();
+    let domain: DomainName = "bench.test".parse().unwrap();
+    let rsa = SigningKey::generate_rsa_2048().unwrap();
+    let rsa = SigningKey::rsa_from_pkcs8(domain.clone(), "r1", &rsa.pkcs8).unwrap();
+    let ed25519 = SigningKey::generate_ed25519().unwrap();
+    let ed25519 = SigningKey::ed25519_from_pkcs8(domain, "e1", &ed25519.pkcs8).unwrap();
+    let recipient: Mailbox = "r7@receiver.test".parse().unwrap();
+    let message_id: MessageId = "019a0000-0000-7000-8000-000000000001".parse().unwrap();
+    let request = |keys| RenderRequest {
+        message_id,
+        tenant: tenant(),
+        campaign: None,
+        recipient: &recipient,
+        variables: VARIABLES,
+        keys,
+    };
+    let mut group = criterion.benchmark_group("mail");
+    for (name, keys) in [
+        ("render", vec![]),
+        ("render_sign_ed25519", vec![ed25519.clone()]),
+        ("render_sign_rsa2048", vec![rsa.clone()]),
+        ("render_sign_both", vec![rsa, ed25519]),
+    ] {
+        group.bench_function(name, |bench| bench.iter(|| prepared.render(black_box(request(&keys))).unwrap()));
+    }
+    group.finish();
+    criterion.bench_function("template/compile", |bench| {
+        let source = template();
+        bench.iter(|| black_box(&source).compile(&Limits::default()).unwrap());
+    });
+}
+
+criterion_group!(benches, mail);
+criterion_main!(benches);
