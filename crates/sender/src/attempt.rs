@@ -9,7 +9,7 @@ use crate::{
 };
 use bus::Job;
 use domain::{BounceClass, SmtpReply, Stage, Verdict, classify, fact::FactDetail, text::sanitise};
-use smtp::client::{Abort, Attempt, ConnectError, Envelope, Reply, Stage as WireStage, WireError};
+use smtp::client::{Abort, Attempt, ConnectError, Envelope, Reply, Stage as WireStage, Unsendable, WireError};
 use std::time::{Duration, Instant};
 use store::{Outcome, What};
 
@@ -80,7 +80,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
         Attempt::Refused { stage, reply } => refused(office, job, stage, &reply, &mut detail),
         Attempt::Unsendable(reason) => {
             answered(&mut detail, &SmtpReply::new(reason.as_reply().code, &reason.as_reply().text));
-            detail.class = Some(BounceClass::BadConfiguration.as_str().to_owned());
+            detail.class = Some(unsendable_class(reason).as_str().to_owned());
             (What::Bounced, Mood::Silent)
         }
         Attempt::CutBeforeDot(error) => cut(office, job, &error, &mut detail),
@@ -104,11 +104,10 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
     let (what, mood) = match reason {
         NoSession::Resolve(error) => {
             detail.text = Some(sanitise(&error.to_string(), MAX_TEXT));
+            detail.class = Some(error.class().as_str().to_owned());
             if error.is_permanent() {
-                detail.class = Some(BounceClass::BadDomain.as_str().to_owned());
                 (What::Bounced, Mood::Silent)
             } else {
-                detail.class = Some(BounceClass::DnsFailure.as_str().to_owned());
                 (deferred(office, job, None, &mut detail), Mood::Fails)
             }
         }
@@ -128,7 +127,7 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
                     (deferred(office, job, wait, &mut detail), Mood::Fails)
                 }
                 _ => {
-                    detail.class = Some(BounceClass::NoAnswerFromHost.as_str().to_owned());
+                    detail.class = Some(connect_class(source).as_str().to_owned());
                     detail.text = Some(sanitise(&chain(source), MAX_TEXT));
                     (deferred(office, job, None, &mut detail), Mood::Fails)
                 }
@@ -188,6 +187,38 @@ fn cut(office: &Office, job: &Job, error: &WireError, detail: &mut FactDetail) -
     detail.class = Some(class.as_str().to_owned());
     detail.text = Some(sanitise(&chain(error), MAX_TEXT));
     (deferred(office, job, None, detail), Mood::Fails)
+}
+
+/// Why a peer cannot take a message at all.
+const fn unsendable_class(reason: Unsendable) -> BounceClass {
+    match reason {
+        Unsendable::TooLarge { .. } => BounceClass::QuotaIssues,
+        Unsendable::NoSmtpUtf8 => BounceClass::BadConfiguration,
+        Unsendable::Empty => BounceClass::ContentRelated,
+    }
+}
+
+/// Why no session came about with a host that did not refuse one.
+const fn connect_class(error: &ConnectError) -> BounceClass {
+    match error {
+        ConnectError::Wire(WireError::Protocol { .. }) => BounceClass::ProtocolErrors,
+        ConnectError::Wire(
+            WireError::Io { stage: WireStage::Connect, .. }
+            | WireError::Timeout { .. }
+            | WireError::Aborted(_)
+            | WireError::NotReusable,
+        ) => BounceClass::NoAnswerFromHost,
+        ConnectError::Wire(WireError::Io { .. } | WireError::Closed { .. } | WireError::GoneAway(_)) => {
+            BounceClass::BadConnection
+        }
+        ConnectError::TlsUnavailable { .. }
+        | ConnectError::Tls(_)
+        | ConnectError::TlsName
+        | ConnectError::AuthWithoutTls
+        | ConnectError::AuthUnavailable => BounceClass::BadConfiguration,
+        // Its words decide.
+        ConnectError::Refused { .. } => BounceClass::Uncategorized,
+    }
 }
 
 fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut FactDetail) -> What {

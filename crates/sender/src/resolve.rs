@@ -1,7 +1,7 @@
 //! From a recipient domain to the hosts that take its mail (RFC 5321, 5.1; RFC 7505).
 
 use crate::config::{AddressPolicy, DirectConfig};
-use domain::{DomainName, SiteId};
+use domain::{BounceClass, DomainName, SiteId};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
@@ -30,6 +30,9 @@ pub(crate) enum ResolveError {
     /// Every host's addresses are private, loopback or otherwise not to be connected to.
     #[error("every MX host of the domain has an address that mail must not go to")]
     Forbidden,
+    /// The best host is this one: its mail would come back for ever (RFC 5321, 5.1).
+    #[error("the domain's mail is to be brought to the host that sends it")]
+    Own,
     /// No host has an address at the moment.
     #[error("no MX host of the domain has an address")]
     NoAddress,
@@ -42,8 +45,17 @@ impl ResolveError {
     /// Whether waiting cannot help.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {
-            Self::NoSuchDomain | Self::NullMx | Self::Forbidden => true,
+            Self::NoSuchDomain | Self::NullMx | Self::Forbidden | Self::Own => true,
             Self::NoAddress | Self::Failed(_) => false,
+        }
+    }
+
+    /// What it says.
+    pub(crate) fn class(&self) -> BounceClass {
+        match self {
+            Self::NoSuchDomain | Self::NullMx | Self::Forbidden => BounceClass::BadDomain,
+            Self::Own => BounceClass::RoutingErrors,
+            Self::NoAddress | Self::Failed(_) => BounceClass::DnsFailure,
         }
     }
 }
@@ -67,6 +79,8 @@ pub(crate) struct MxResolver {
     addresses: AddressPolicy,
     timeout: Duration,
     order: RandomState,
+    /// The name that this host gives with EHLO, unless it is an address.
+    own: Option<DomainName>,
 }
 
 impl MxResolver {
@@ -86,7 +100,13 @@ impl MxResolver {
             TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
         };
         let resolver = builder.with_options(options).build().map_err(setup)?;
-        Ok(Self { resolver, addresses: config.addresses, timeout: config.dns_timeout, order: RandomState::new() })
+        Ok(Self {
+            resolver,
+            addresses: config.addresses,
+            timeout: config.dns_timeout,
+            order: RandomState::new(),
+            own: config.helo.parse().ok(),
+        })
     }
 
     /// The hosts of a domain, best first, in random order within a preference (RFC 5321, 5.1).
@@ -95,6 +115,7 @@ impl MxResolver {
             Ok(found) => found,
             Err(error) if error.is_nx_domain() => return Err(ResolveError::NoSuchDomain),
             // No MX record: the domain itself is the host (the implicit MX).
+            Err(error) if error.is_no_records_found() && self.is_own(domain.as_str()) => return Err(ResolveError::Own),
             Err(error) if error.is_no_records_found() => return Ok(vec![domain.clone()]),
             Err(error) => return Err(ResolveError::Failed(error.to_string())),
         };
@@ -113,12 +134,23 @@ impl MxResolver {
             return Err(ResolveError::NullMx);
         }
         records.sort_unstable();
+        // From this host on the way leads back to it, never on (RFC 5321, 5.1).
+        if let Some(own) = records.iter().find(|(_, _, host)| self.is_own(host)).map(|(preference, ..)| *preference) {
+            records.retain(|(preference, ..)| *preference < own);
+            if records.is_empty() {
+                return Err(ResolveError::Own);
+            }
+        }
         let hosts: Vec<DomainName> = records
             .into_iter()
             .take(MAX_MX_RECORDS)
             .filter_map(|(_, _, host)| host.trim_end_matches('.').parse().ok())
             .collect();
         if hosts.is_empty() { Err(ResolveError::NoAddress) } else { Ok(hosts) }
+    }
+
+    fn is_own(&self, host: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| own.as_str().eq_ignore_ascii_case(host.trim_end_matches('.')))
     }
 
     /// The site behind a domain, when its hosts can be had now.

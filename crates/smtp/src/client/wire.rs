@@ -75,8 +75,11 @@ impl Wire {
         }
     }
 
-    /// Sends commands, in one write.
+    /// Sends commands, in one write. What is here before they are sent is no answer to them, and would be taken for one.
     pub(crate) async fn send(&mut self, stage: Stage, bytes: &[u8], within: Duration) -> Result<(), WireError> {
+        if !self.input.is_empty() {
+            return Err(self.said_unasked(stage));
+        }
         let write = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
@@ -145,10 +148,15 @@ impl Wire {
             }
             Poll::Ready(Ok(())) => self.input.extend_from_slice(buffer.filled()),
         }
+        Err(self.said_unasked(stage))
+    }
+
+    /// What it means that the peer has said something that nobody had asked for: that it goes, or nothing at all.
+    fn said_unasked(&mut self, stage: Stage) -> WireError {
         match self.scanner.scan(&self.input, &self.limits) {
-            Ok(Some((421, length))) => Err(WireError::GoneAway(Reply::from_wire(421, &self.input[..length]))),
-            Ok(_) => Err(WireError::Protocol { stage, source: Violation::Unsolicited }),
-            Err(source) => Err(WireError::Protocol { stage, source }),
+            Ok(Some((421, length))) => WireError::GoneAway(Reply::from_wire(421, &self.input[..length])),
+            Ok(_) => WireError::Protocol { stage, source: Violation::Unsolicited },
+            Err(source) => WireError::Protocol { stage, source },
         }
     }
 }
