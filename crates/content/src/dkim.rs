@@ -388,6 +388,9 @@ mod tests {
         let one = BodyHash::of(b" C \r\nD \t E\r\n\r\n\r\n");
         assert_eq!(one.0, BodyHash::of(b" C\r\nD E\r\n").0);
         assert_ne!(one.0, BodyHash::of(b"C\r\nD E\r\n").0);
+        // A line of blanks alone is an empty one, at the end too.
+        assert_eq!(BodyHash::of(b" c\r\n \r\n\t\r\n").0, BodyHash::of(b" c\r\n").0);
+        assert_eq!(BodyHash::of(b" \r\n").0, BodyHash::of(b"").0);
         assert_ne!(BodyHash::of(b"a\r\n\r\nb\r\n").0, BodyHash::of(b"a\r\nb\r\n").0);
         // RFC 6376, 3.4.4: the hash of an empty body.
         assert_eq!(BodyHash::of(b"").0, "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");

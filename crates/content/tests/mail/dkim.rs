@@ -47,7 +47,7 @@ impl ResolverCache<Box<str>, Txt> for Zone {
     fn insert(&self, _: Box<str>, _: Txt, _: Instant) {}
 }
 
-async fn verify(mail: &[u8]) -> Vec<DkimResult> {
+pub async fn verify(mail: &[u8]) -> Vec<DkimResult> {
     let authenticator = MessageAuthenticator::new(ResolverConfig::default(), ResolverOpts::default()).unwrap();
     let message = AuthenticatedMessage::parse(mail).unwrap();
     let zone = Zone::of(&*KEYS);

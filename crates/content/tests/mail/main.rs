@@ -1,7 +1,9 @@
 //! The crate from outside: what a reader, a verifier and an attacker see.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod any;
 mod common;
 mod dkim;
 mod hostile;
 mod render;
+mod templates;
