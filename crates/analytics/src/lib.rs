@@ -136,6 +136,7 @@ impl Analytics {
             let (from, full) = bound.next(began);
             match self.neighbours.store.fold(from, config.fold_batch).await {
                 Ok(fold) => {
+                    failpoint::hit!("analytics.fold.after", fold.taken > 0);
                     streak.worked();
                     let all = fold.taken < u64::from(config.fold_batch);
                     bound.folded(&fold, full, began);

@@ -1,5 +1,6 @@
 //! The `[nats]` section: where the broker is, and the bounds of what is entrusted to it.
 
+use failpoint::Faults;
 use serde::{Deserialize, Serialize, Serializer};
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -71,6 +72,9 @@ pub struct BusConfig {
     /// rebuilt. At most half of `pull_expires`.
     #[serde(with = "humantime_serde")]
     pub pull_heartbeat: Duration,
+    /// Which publishes, pulls and answers go wrong. For tests; no section of a file says so.
+    #[serde(skip)]
+    pub faults: Option<Faults>,
 }
 
 impl Default for BusConfig {
@@ -98,6 +102,7 @@ impl Default for BusConfig {
             pull_batch: 16,
             pull_expires: Duration::from_secs(30),
             pull_heartbeat: Duration::from_secs(5),
+            faults: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use failpoint::{Fault, Faults};
 use futures_util::{StreamExt, stream};
 use std::error::Error;
 
@@ -138,7 +139,7 @@ impl Bus {
         headers.insert(CONTENT_TYPE, MESSAGEPACK);
         headers.insert(KIND, P::KIND);
         headers.insert(VERSION, P::VERSION.to_string());
-        let result = self.publish_raw(subject.subject(self.prefix()), headers, body).await;
+        let result = self.publish_perhaps(subject.subject(self.prefix()), headers, body).await;
         let stats = self.stats();
         match &result {
             Ok(()) => stats.published.inc(),
@@ -150,6 +151,23 @@ impl Bus {
 
     pub(crate) async fn publish_probe(&self) -> Result<(), PublishError> {
         self.publish_raw(subject::probe(self.prefix()), HeaderMap::new(), Bytes::new()).await
+    }
+
+    /// As [`Bus::publish_raw`], but for the faults that a test asked for.
+    async fn publish_perhaps(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<(), PublishError> {
+        match self.inner.config.faults.as_ref().and_then(Faults::next) {
+            None => self.publish_raw(subject, headers, body).await,
+            Some(Fault::Before) => Err(PublishError::Unreachable),
+            Some(Fault::After) => {
+                self.publish_raw(subject, headers, body).await?;
+                Err(PublishError::Timeout)
+            }
+            Some(Fault::Twice) => {
+                let first = self.publish_raw(subject.clone(), headers.clone(), body.clone()).await;
+                let _second = self.publish_raw(subject, headers, body).await;
+                first
+            }
+        }
     }
 
     async fn publish_raw(&self, subject: String, headers: HeaderMap, body: Bytes) -> Result<(), PublishError> {

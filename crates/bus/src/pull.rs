@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     message::Acker,
 };
 use domain::{Lane, Shard};
+use failpoint::{Fault, Faults};
 use futures_util::StreamExt;
 use std::{marker::PhantomData, time::Duration};
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ pub struct Puller<P> {
     attempt: usize,
     /// When the next try may begin.
     not_before: Option<Instant>,
+    /// What a fault brings a second time.
+    again: Option<jetstream::Message>,
     payload: PhantomData<fn() -> P>,
 }
 
@@ -53,6 +56,7 @@ pub struct Delivery<P: Payload> {
 /// For the answer to one delivery.
 pub struct AckHandle {
     acker: Acker,
+    faults: Option<Faults>,
 }
 
 /// The answer could not be handed over: the client has been closed.
@@ -67,7 +71,7 @@ impl AckHandle {
     /// # Errors
     /// When the client has been closed.
     pub async fn ack(self) -> Result<(), AckError> {
-        self.acker.ack().await.map_err(AckError)
+        self.answer(AckKind::Ack).await
     }
 
     /// Not here, not now: again after `delay`, perhaps to somebody else. For seconds, never for retries of
@@ -76,7 +80,7 @@ impl AckHandle {
     /// # Errors
     /// When the client has been closed.
     pub async fn nak(self, delay: Duration) -> Result<(), AckError> {
-        self.acker.ack_with(AckKind::Nak(Some(delay))).await.map_err(AckError)
+        self.answer(AckKind::Nak(Some(delay))).await
     }
 
     /// Never again, for a reason that is logged. What its members are waiting for is repair.
@@ -85,7 +89,20 @@ impl AckHandle {
     /// When the client has been closed.
     pub async fn term(self, reason: &'static str) -> Result<(), AckError> {
         tracing::warn!(reason, "threw away a chunk");
-        self.acker.ack_with(AckKind::Term).await.map_err(AckError)
+        self.answer(AckKind::Term).await
+    }
+
+    async fn answer(&self, kind: AckKind) -> Result<(), AckError> {
+        let fault = self.faults.as_ref().and_then(Faults::next);
+        if fault == Some(Fault::Before) {
+            return Err(AckError(Injected.into()));
+        }
+        self.acker.ack_with(kind).await.map_err(AckError)?;
+        match fault {
+            Some(Fault::After) => Err(AckError(Injected.into())),
+            Some(Fault::Twice) => self.acker.ack_with(kind).await.map_err(AckError),
+            Some(Fault::Before) | None => Ok(()),
+        }
     }
 }
 
@@ -156,6 +173,7 @@ impl<P: Payload> Puller<P> {
             built: Instant::now(),
             attempt: 0,
             not_before: None,
+            again: None,
             payload: PhantomData,
         }
     }
@@ -182,7 +200,7 @@ impl<P: Payload> Puller<P> {
                         stats.redelivered.inc();
                     }
                     let (_, acker) = message.split();
-                    let handle = AckHandle { acker };
+                    let handle = AckHandle { acker, faults: self.bus.inner.config.faults.clone() };
                     return Delivery { payload, subject, delivered, received: Instant::now(), handle };
                 }
                 Err(error) => {
@@ -212,6 +230,9 @@ impl<P: Payload> Puller<P> {
     /// The next message of the pull, which is built anew as often as it breaks.
     async fn message(&mut self) -> jetstream::Message {
         loop {
+            if let Some(message) = self.again.take() {
+                return message;
+            }
             if let Some(until) = self.not_before {
                 tokio::time::sleep_until(until).await;
                 self.not_before = None;
@@ -232,7 +253,16 @@ impl<P: Payload> Puller<P> {
             match pull.next().await {
                 Some(Ok(message)) => {
                     self.attempt = 0;
-                    return message;
+                    match self.bus.inner.config.faults.as_ref().and_then(Faults::next) {
+                        None => return message,
+                        Some(Fault::Before) => self.lost(&Injected),
+                        // Lost between the socket and the caller: it comes again after `ack_wait`.
+                        Some(Fault::After) => {}
+                        Some(Fault::Twice) => {
+                            self.again = Some(message.clone());
+                            return message;
+                        }
+                    }
                 }
                 Some(Err(error)) => self.lost(&error),
                 None => self.lost(&Ended),
@@ -280,6 +310,10 @@ fn throw_away(stream: &str, error: &(dyn std::error::Error + 'static)) {
 #[derive(Debug, thiserror::Error)]
 #[error("the pull ended")]
 struct Ended;
+
+#[derive(Debug, thiserror::Error)]
+#[error("a fault that a test asked for")]
+struct Injected;
 
 #[derive(Debug, thiserror::Error)]
 enum BuildError {

@@ -166,12 +166,14 @@ async fn connect_store(boot: &Boot, config: &PostgresConfig) -> Result<Store, Se
         call_timeout: config.client_timeout,
         application: format!("mailfleet-{}", boot.service()),
     };
-    Store::connect(&config).await.map_err(|error| ServiceError::unavailable("postgres", error))
+    let store = Store::connect(&config).await.map_err(|error| ServiceError::unavailable("postgres", error))?;
+    Ok(store.with_faults(boot.faults().map(|faults| faults.apart("store"))))
 }
 
 /// The broker may come later: mail is accepted and kept without it.
 async fn connect_bus(boot: &Boot, config: BusConfig) -> Result<Bus, ServiceError> {
-    let config = BusConfig { retry_on_initial_connect: true, ..config };
+    let faults = boot.faults().map(|faults| faults.apart("bus"));
+    let config = BusConfig { retry_on_initial_connect: true, faults, ..config };
     let bus = Bus::connect(config).await.map_err(|error| ServiceError::unavailable("nats", error))?;
     boot.metrics().register(|registry| bus.stats().register(registry));
     Ok(bus)

@@ -96,7 +96,9 @@ impl<'a> Publisher<'a> {
     /// Publishes a batch; the rows of chunks that were not taken rest again. Returns what became of those.
     pub(crate) async fn publish(&self, batch: Batch) -> Vec<Fate> {
         let tenure = self.tenure;
+        failpoint::hit!("dispatcher.publish.before");
         let results = tenure.bus.publish_all::<RenderChunk>(&batch.chunks, tenure.config.publishes_in_flight).await;
+        failpoint::hit!("dispatcher.publish.after");
         let mut fates = Vec::new();
         for ((subject, chunk), result) in batch.chunks.iter().zip(results) {
             if let Err(error) = result {
@@ -123,8 +125,10 @@ impl<'a> Publisher<'a> {
         } else if error.is_permanent() {
             self.give_up(chunk, error).await;
         } else {
+            failpoint::hit!("dispatcher.park.before");
             match self.tenure.store.park(&self.parked(chunk)).await {
                 Ok(parked) => {
+                    failpoint::hit!("dispatcher.park.after");
                     fate.given_back = u32::try_from(parked).unwrap_or(u32::MAX);
                     metrics.given_back.get_or_create(&metrics::lane(lane)).inc_by(parked as u64);
                 }

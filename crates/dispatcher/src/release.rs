@@ -150,6 +150,7 @@ impl Rounds<'_> {
             return Ok(0);
         }
         let rows = self.tenure.store.release(&quotas).await?;
+        failpoint::hit!("dispatcher.release.after", !rows.is_empty());
         self.ready.released(&quotas, &rows);
         if rows.is_empty() {
             return Ok(0);

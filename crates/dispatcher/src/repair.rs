@@ -26,6 +26,7 @@ async fn repair_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     while !tenure.is_stopping() {
         let done = tenure.store.repair(config.repair_after, config.repair_batch, config.poison_losses).await?;
         let found = done.rested + done.poison;
+        failpoint::hit!("dispatcher.repair.after", found > 0);
         tenure.overrun.lock().unwrap_or_else(PoisonError::into_inner).extend(&done.unexplained);
         if found > 0 {
             tracing::info!(rested = done.rested, poison = done.poison, "repaired what was lost on the way");
@@ -57,6 +58,7 @@ async fn open_doubts(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     while !tenure.is_stopping() {
         let opened = tenure.store.open_doubts(tenure.config.doubt_grace, DOUBT_BATCH).await?;
         if opened > 0 {
+            failpoint::hit!("dispatcher.doubt_open.after");
             tracing::warn!(messages = opened, "senders went away during attempts");
             tenure.metrics.doubts_opened.inc_by(opened as u64);
         }
@@ -70,6 +72,7 @@ async fn open_doubts(tenure: &Tenure<'_>) -> Result<(), StoreError> {
 async fn close_doubts(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     while !tenure.is_stopping() {
         let closed = tenure.store.close_doubts(tenure.config.doubt_policy(), DOUBT_BATCH).await?;
+        failpoint::hit!("dispatcher.doubt_close.after", !closed.is_empty());
         for (_, closing) in &closed {
             let word = closing.map_or("sent_again", Closing::as_str);
             tenure.metrics.doubts_closed.get_or_create(&result(word)).inc();

@@ -152,6 +152,7 @@ impl Committers {
         }
         match self.try_commit(&calls).await {
             Ok(outcomes) => {
+                failpoint::hit!("ingest.accept.after");
                 for ((call, outcome), (answer, _room)) in calls.into_iter().zip(outcomes).zip(answers) {
                     self.settle(call, outcome, answer);
                 }

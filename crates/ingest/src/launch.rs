@@ -114,7 +114,9 @@ impl Launches {
 
     async fn publish(&self, jobs: Vec<Job>) {
         let chunks = bus::cut_jobs(jobs, self.shards);
+        failpoint::hit!("ingest.publish.before");
         let results = self.bus.publish_all::<RenderChunk>(&chunks, self.config.in_flight.get()).await;
+        failpoint::hit!("ingest.publish.after");
         let mut parked = Vec::new();
         for ((_, chunk), result) in chunks.iter().zip(results) {
             let outcome = match result {

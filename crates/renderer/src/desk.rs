@@ -52,7 +52,10 @@ impl Office {
         let answer = match self.chunk(lane, payload.items).await {
             Ending::Done => {
                 self.metrics.finished(lane, received.elapsed().as_secs_f64());
-                handle.ack().await
+                failpoint::hit!("renderer.ack.before");
+                let answer = handle.ack().await;
+                failpoint::hit!("renderer.ack.after");
+                answer
             }
             Ending::Again { class } => {
                 self.metrics.held(class);
@@ -87,7 +90,9 @@ impl Office {
         };
         self.metrics.rendered(lane, rendered, references);
 
+        failpoint::hit!("renderer.publish.before");
         let results = self.bus.publish_all(&chunks, self.config.publishes_in_flight.get()).await;
+        failpoint::hit!("renderer.publish.after");
         let mut unknown = false;
         for ((subject, chunk), result) in chunks.into_iter().zip(results) {
             match result {

@@ -49,9 +49,11 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
     let mut ticket = None;
     // Counted before, since every attempt is counted: a fresh connection that breaks tells about the receiver.
     let has_rested = session.connection.messages_sent() > 0;
+    failpoint::hit!("sender.mail.before");
     let attempt = session
         .connection
         .send(&envelope, body, || {
+            failpoint::hit!("sender.journal.before");
             if !tenure.is_live() {
                 return Err(Abort("the lease of the shard is over"));
             }
@@ -64,6 +66,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
                     return Err(Abort("the journal cannot be written"));
                 }
             }
+            failpoint::hit!("sender.dot.before");
             Ok(())
         })
         .await;
@@ -91,7 +94,9 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
     };
     let outcome = outcome(tenure, job, what, detail);
     if ticket.is_some() {
+        failpoint::hit!("sender.reply.before");
         office.journal.reply(&outcome);
+        failpoint::hit!("sender.reply.after");
     }
     Some(Done { outcome, ticket, mood })
 }
@@ -147,6 +152,7 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
 pub(crate) fn given_back(office: &Office, tenure: &Tenure, claimed: &Claimed, wait: Duration) -> Done {
     let job = &claimed.letter.job;
     let detail = base(office, job, "");
+    failpoint::hit!("sender.give_back.before");
     let outcome = outcome(tenure, job, What::GivenBack { wait }, detail);
     Done { outcome, ticket: None, mood: Mood::Silent }
 }

@@ -216,6 +216,7 @@ impl Desk {
                 return;
             }
         };
+        failpoint::hit!("sender.claim.after", !verdicts.is_empty());
         self.office.metrics.claimed(claims.len(), &verdicts, begun.elapsed());
         let now = Instant::now();
         let mut finished = Vec::new();
@@ -489,7 +490,10 @@ async fn give_back(held: &Held) {
 
 async fn acknowledge(handles: Vec<AckHandle>) {
     for handle in handles {
-        if let Err(error) = handle.ack().await {
+        failpoint::hit!("sender.ack.before");
+        let answer = handle.ack().await;
+        failpoint::hit!("sender.ack.after");
+        if let Err(error) = answer {
             tracing::debug!(%error, "cannot acknowledge a chunk; it comes again and finds nothing");
         }
     }

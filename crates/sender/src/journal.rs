@@ -9,7 +9,7 @@
 //! `R message release epoch outcome-as-JSON` after the reply. A file is deleted when another has been begun and
 //! everything in it has been recorded in Postgres.
 
-use crate::{SenderConfig, config::JournalConfig};
+use crate::{SenderConfig, config::JournalConfig, metrics::SenderMetrics};
 use domain::{MessageId, fact::FactDetail};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -174,6 +174,7 @@ impl Journal {
     fn next_file(&self, inner: &mut Inner) -> io::Result<()> {
         let number = inner.number + 1;
         inner.file = create(&self.directory, number)?;
+        failpoint::hit!("sender.journal.rotate");
         inner.written = 0;
         let finished = std::mem::replace(&mut inner.number, number);
         inner.line(format_args!("{}\n", self.header))?;
@@ -204,7 +205,12 @@ impl Inner {
 
 /// Records what an earlier process left: its replies, its doubts, and gives back what never had a dot. Its leases
 /// are given up, since the lock proves that it is gone.
-pub(crate) async fn resolve(store: &Store, left: Left, config: &SenderConfig) -> Result<(), StoreError> {
+pub(crate) async fn resolve(
+    store: &Store,
+    left: Left,
+    config: &SenderConfig,
+    metrics: &SenderMetrics,
+) -> Result<(), StoreError> {
     let orphans = store.orphans_of(&left.epochs).await?;
     let claimed: HashSet<(MessageId, u32)> = orphans.iter().map(|orphan| (orphan.message, orphan.release)).collect();
     let mut counts = [0_usize; 3];
@@ -243,6 +249,7 @@ pub(crate) async fn resolve(store: &Store, left: Left, config: &SenderConfig) ->
     let late = record_late(store, &left, &claimed).await?;
     store.give_up_leases(&left.epochs).await?;
     let [replied, in_doubt, given_back] = counts;
+    metrics.resolved(replied, in_doubt, given_back, late);
     if replied + in_doubt + given_back + late > 0 {
         tracing::info!(replied, in_doubt, given_back, late, "resolved what an earlier process left behind");
     }

@@ -102,7 +102,7 @@ impl Sender {
         let opened = journal::Journal::open(&config.journal, &name)
             .map_err(|source| SenderError::Journal { directory: directory.display().to_string(), source })?;
         let (journal, left) = opened;
-        journal::resolve(&store, left, &config).await?;
+        journal::resolve(&store, left, &config, &metrics).await?;
         let (recorder, recording) = recorder::recorder(&config.record);
         let office = Office { config, store, bus, press, route, journal, recorder, metrics, shards, life };
         Ok(Self { office: Arc::new(office), recording, name })

@@ -29,6 +29,7 @@ pub(crate) struct SenderMetrics {
     claim_size: Histogram,
     claim_seconds: Histogram,
     records: Family<Result, Counter>,
+    resolved: Family<Result, Counter>,
 }
 
 impl SenderMetrics {
@@ -46,6 +47,7 @@ impl SenderMetrics {
             claim_size: Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0]),
             claim_seconds: seconds(),
             records: Family::default(),
+            resolved: Family::default(),
         };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("sender");
@@ -74,6 +76,11 @@ impl SenderMetrics {
                 new.claim_size.clone(),
             );
             registry.register("claim_seconds", "Time of a claim statement", new.claim_seconds.clone());
+            registry.register(
+                "resolved",
+                "Claims that an earlier process left, by what its journal proves; in_doubt: a dot without a reply",
+                new.resolved.clone(),
+            );
             registry.register("records", "Outcomes recorded; late: the message had moved on", new.records.clone());
             registry.register(
                 "record_seconds",
@@ -112,6 +119,15 @@ impl SenderMetrics {
         let stale = (asked as u64).saturating_sub(go + refused + paused);
         for (result, count) in [("go", go), ("refused", refused), ("paused", paused), ("stale", stale)] {
             self.claims.get_or_create(&Result { result }).inc_by(count);
+        }
+    }
+
+    /// What the journal of an earlier process came to.
+    pub(crate) fn resolved(&self, replied: usize, in_doubt: usize, given_back: usize, late: usize) {
+        for (result, count) in
+            [("replied", replied), ("in_doubt", in_doubt), ("given_back", given_back), ("late", late)]
+        {
+            self.resolved.get_or_create(&Result { result }).inc_by(count as u64);
         }
     }
 

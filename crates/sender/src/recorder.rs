@@ -87,7 +87,10 @@ async fn write(office: &Office, entries: &mut Vec<Entry>) {
     }
     let begun = Instant::now();
     match until_written(office, &outcomes).await {
-        Ok(recorded) => office.metrics.recorded(&outcomes, &recorded),
+        Ok(recorded) => {
+            failpoint::hit!("sender.record.after");
+            office.metrics.recorded(&outcomes, &recorded);
+        }
         Err(error) => {
             // Somebody's outcome cannot be written: the others must not share its fate.
             tracing::error!(

@@ -6,8 +6,16 @@ use crate::{
     config::{self, Problem},
     env, logging, ops_router,
 };
+use failpoint::Faults;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{error::Error, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The configuration is wrong (`EX_USAGE` of sysexits.h).
@@ -16,6 +24,10 @@ const EXIT_CONFIG: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// Something failed inside (`EX_SOFTWARE`).
 const EXIT_INTERNAL: u8 = 70;
+/// Names the directory of armed failpoints. Tests set it.
+const FAILPOINTS: &str = "MAILFLEET_FAILPOINTS";
+/// How often calls go wrong on purpose: a rate, or a rate and a seed. Tests set it.
+const FAULTS: &str = "MAILFLEET_FAULTS";
 /// How long tasks that block may take to end once everything else has.
 const BLOCKING_GRACE: Duration = Duration::from_secs(2);
 
@@ -84,6 +96,7 @@ pub struct Boot {
     life: Lifecycle,
     health: Health,
     metrics: Metrics,
+    faults: Option<Faults>,
 }
 
 impl Boot {
@@ -95,7 +108,8 @@ impl Boot {
     fn new(service: &'static str, layers: Layers, problems: Vec<Problem>, check_config: bool) -> Self {
         let life = Lifecycle::new();
         let health = Health::new(life.clone());
-        Self { service, layers, problems, check_config, life, health, metrics: Metrics::new(service) }
+        let metrics = Metrics::new(service);
+        Self { service, layers, problems, check_config, life, health, metrics, faults: None }
     }
 
     /// The name of the service.
@@ -141,6 +155,11 @@ impl Boot {
     /// Its metrics.
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
+    }
+
+    /// What goes wrong on purpose with calls of its store and bus; `None` but for tests.
+    pub fn faults(&self) -> Option<Faults> {
+        self.faults.clone()
     }
 
     /// Binds and serves `/metrics` and `/healthz/…`; returns what it bound.
@@ -209,7 +228,8 @@ fn start(
         .enable_all()
         .build()
         .map_err(|error| ServiceError::internal("start the runtime", error))?;
-    let boot = Boot::new(name, layers, problems, options.check_config);
+    let mut boot = Boot::new(name, layers, problems, options.check_config);
+    boot.faults = break_on_purpose()?;
     let life = boot.lifecycle();
     let result = runtime.block_on(async {
         watch_signals(&life)?;
@@ -225,6 +245,19 @@ fn start(
         tracing::info!(service = name, clean, "ended");
     }
     result
+}
+
+/// Arms the failpoints and reads the faults that a test asked for; see the crate `failpoint`.
+fn break_on_purpose() -> Result<Option<Faults>, ConfigError> {
+    if let Some(directory) = env::var(FAILPOINTS) {
+        tracing::warn!(directory, "dies, waits and fails where the files of this directory say so");
+        failpoint::arm(Path::new(&directory));
+    }
+    let Some(text) = env::var(FAULTS) else { return Ok(None) };
+    let faults =
+        text.parse().map_err(|error: failpoint::FaultsError| ConfigError::invalid(FAULTS, error.to_string()))?;
+    tracing::warn!(faults = text, "calls of the store and the bus go wrong on purpose");
+    Ok(Some(faults))
 }
 
 /// The first signal requests the shutdown, the second ends the process at once.

@@ -116,6 +116,7 @@ impl Store {
             let bus_epoch = sqlx::query_scalar!("select epoch from mailfleet.bus_state").fetch_one(&mut *conn).await?;
             insert_batches(conn, calls, &replays, now).await?;
             insert_messages(conn, calls, &replays, &queue_ids, now).await?;
+            failpoint::hit!("ingest.accept.before");
             outcomes_of(calls, replays, &queue_ids, bus_epoch)
         })?;
         let mut known = self.known.contents.write().expect("no holder of this lock panics");

@@ -134,14 +134,16 @@ impl Store {
         let mut sorted = quotas.to_vec();
         sorted.sort_by_key(|quota| quota.queue);
         let rows = transaction!(self, HOT, conn => {
-            sqlx::query_file!(
+            let rows = sqlx::query_file!(
                 "src/sql/release.sql",
                 &sorted.iter().map(|quota| quota.queue).collect::<Vec<_>>(),
                 &sorted.iter().map(|quota| i64::from(quota.count)).collect::<Vec<_>>(),
                 &sorted.iter().map(|quota| quota.lower).collect::<Vec<_>>(),
             )
             .fetch_all(&mut *conn)
-            .await?
+            .await?;
+            failpoint::hit!("dispatcher.release.before", !rows.is_empty());
+            rows
         })?;
         let mut released = Vec::with_capacity(rows.len());
         for row in rows.into_iter().filter(|row| row.closing.is_none()) {
@@ -207,9 +209,11 @@ impl Store {
     /// When the database does not answer.
     pub async fn repair(&self, after: Duration, limit: u32, poison: u16) -> Result<Repaired, StoreError> {
         let rows = transaction!(self, PLAIN, conn => {
-            sqlx::query_file!("src/sql/repair.sql", after.as_secs_f64(), i64::from(limit), i32::from(poison))
+            let rows = sqlx::query_file!("src/sql/repair.sql", after.as_secs_f64(), i64::from(limit), i32::from(poison))
                 .fetch_all(&mut *conn)
-                .await?
+                .await?;
+            failpoint::hit!("dispatcher.repair.before", !rows.is_empty());
+            rows
         })?;
         let dead = rows.iter().filter(|row| row.poison).count();
         let unexplained = rows.iter().filter(|row| row.counted).filter_map(|row| Lane::from_code(row.lane)).collect();
@@ -222,9 +226,11 @@ impl Store {
     /// When the database does not answer.
     pub async fn open_doubts(&self, grace: Duration, limit: u32) -> Result<usize, StoreError> {
         let rows = transaction!(self, PLAIN, conn => {
-            sqlx::query_file_scalar!("src/sql/doubt_open.sql", grace.as_secs_f64(), i64::from(limit))
+            let rows = sqlx::query_file_scalar!("src/sql/doubt_open.sql", grace.as_secs_f64(), i64::from(limit))
                 .fetch_all(&mut *conn)
-                .await?
+                .await?;
+            failpoint::hit!("dispatcher.doubt_open.before", !rows.is_empty());
+            rows
         })?;
         Ok(rows.len())
     }
@@ -246,7 +252,9 @@ impl Store {
             again.push(Lane::Bulk.code());
         }
         let rows = transaction!(self, PLAIN, conn => {
-            sqlx::query_file!("src/sql/doubt_close.sql", &again, i64::from(limit)).fetch_all(&mut *conn).await?
+            let rows = sqlx::query_file!("src/sql/doubt_close.sql", &again, i64::from(limit)).fetch_all(&mut *conn).await?;
+            failpoint::hit!("dispatcher.doubt_close.before", !rows.is_empty());
+            rows
         })?;
         Ok(rows
             .into_iter()

@@ -21,6 +21,7 @@ mod contents;
 mod dispatch;
 mod domains;
 mod error;
+mod faults;
 mod keeper;
 mod leases;
 mod log;
@@ -50,6 +51,7 @@ pub use suppressions::Suppression;
 pub use templates::Template;
 pub use tenants::{ApiKey, NewApiKey, Tenant};
 
+use failpoint::Faults;
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -92,6 +94,7 @@ pub struct Store {
     pool: PgPool,
     call_timeout: Duration,
     known: Arc<Known>,
+    faults: Option<Faults>,
 }
 
 /// What this process has seen stored and what never changes once it is.
@@ -137,7 +140,13 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Connect { source })?;
-        Ok(Self { pool, call_timeout: config.call_timeout, known: Arc::default() })
+        Ok(Self { pool, call_timeout: config.call_timeout, known: Arc::default(), faults: None })
+    }
+
+    /// The same store, of whose calls on a message's road some go wrong. For tests.
+    #[must_use]
+    pub fn with_faults(self, faults: Option<Faults>) -> Self {
+        Self { faults, ..self }
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
@@ -190,43 +199,47 @@ const PLAIN: &str = "begin";
 
 /// Runs a block with a connection, within the store's call time; the connection is closed when the time ran out.
 macro_rules! call {
-    ($store:expr, $conn:ident => $body:block) => {{
-        let mut pooled = $store.pool.acquire().await?;
-        let outcome = tokio::time::timeout($store.call_timeout, async {
-            let $conn = &mut *pooled;
-            let value = $body;
-            Ok::<_, $crate::StoreError>(value)
-        })
-        .await;
-        match outcome {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                pooled.close_on_drop();
-                Err($crate::StoreError::Timeout)
+    ($store:expr, $conn:ident => $body:block) => {
+        $crate::faults::perhaps!($store, {
+            let mut pooled = $store.pool.acquire().await?;
+            let outcome = tokio::time::timeout($store.call_timeout, async {
+                let $conn = &mut *pooled;
+                let value = $body;
+                Ok::<_, $crate::StoreError>(value)
+            })
+            .await;
+            match outcome {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    pooled.close_on_drop();
+                    Err($crate::StoreError::Timeout)
+                }
             }
-        }
-    }};
+        })
+    };
 }
 
 /// As `call!`, in a transaction begun by `$begin` and committed after the block.
 macro_rules! transaction {
-    ($store:expr, $begin:expr, $conn:ident => $body:block) => {{
-        let mut pooled = $store.pool.acquire().await?;
-        let outcome = tokio::time::timeout($store.call_timeout, async {
-            let mut tx = sqlx::Connection::begin_with(&mut *pooled, $begin).await?;
-            let $conn = &mut *tx;
-            let value = $body;
-            tx.commit().await?;
-            Ok::<_, $crate::StoreError>(value)
-        })
-        .await;
-        match outcome {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                pooled.close_on_drop();
-                Err($crate::StoreError::Timeout)
+    ($store:expr, $begin:expr, $conn:ident => $body:block) => {
+        $crate::faults::perhaps!($store, {
+            let mut pooled = $store.pool.acquire().await?;
+            let outcome = tokio::time::timeout($store.call_timeout, async {
+                let mut tx = sqlx::Connection::begin_with(&mut *pooled, $begin).await?;
+                let $conn = &mut *tx;
+                let value = $body;
+                tx.commit().await?;
+                Ok::<_, $crate::StoreError>(value)
+            })
+            .await;
+            match outcome {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    pooled.close_on_drop();
+                    Err($crate::StoreError::Timeout)
+                }
             }
-        }
-    }};
+        })
+    };
 }
 use {call, transaction};

@@ -86,6 +86,7 @@ impl Store {
         transaction!(self, HOT, conn => {
             let seq = sqlx::query_scalar!("select seq from mailfleet.log_state for update").fetch_one(&mut *conn).await?;
             let row = sqlx::query_file!("src/sql/fold.sql", from, i64::from(limit), seq).fetch_one(&mut *conn).await?;
+            failpoint::hit!("analytics.fold.before", row.taken > 0);
             Fold {
                 taken: u64::try_from(row.taken).unwrap_or(0),
                 logged: u64::try_from(row.logged).unwrap_or(0),

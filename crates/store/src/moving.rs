@@ -155,7 +155,7 @@ impl Store {
         sorted.sort_unstable();
         sorted.dedup();
         let rows = transaction!(self, HOT, conn => {
-            sqlx::query_file!(
+            let rows = sqlx::query_file!(
                 "src/sql/claim.sql",
                 lease.name,
                 lease.epoch,
@@ -163,7 +163,9 @@ impl Store {
                 &sorted.iter().map(|claim| release_no(claim.release)).collect::<Vec<_>>(),
             )
             .fetch_all(&mut *conn)
-            .await?
+            .await?;
+            failpoint::hit!("sender.claim.before", !rows.is_empty());
+            rows
         })?;
         rows.into_iter()
             .map(|row| {
@@ -187,7 +189,7 @@ impl Store {
         sorted.sort_by_key(|outcome| (outcome.message, outcome.release));
         sorted.dedup_by_key(|outcome| (outcome.message, outcome.release));
         let rows = transaction!(self, HOT, conn => {
-            sqlx::query_file!(
+            let rows = sqlx::query_file!(
                 "src/sql/record.sql",
                 &sorted.iter().map(|o| o.message.as_uuid()).collect::<Vec<_>>(),
                 &sorted.iter().map(|o| release_no(o.release)).collect::<Vec<_>>(),
@@ -197,7 +199,9 @@ impl Store {
                 &sorted.iter().map(|o| detail_text(&o.detail)).collect::<Vec<_>>(),
             )
             .fetch_all(&mut *conn)
-            .await?
+            .await?;
+            failpoint::hit!("sender.record.before", !rows.is_empty());
+            rows
         })?;
         let mut done: HashMap<(Uuid, i32), Recorded> = HashMap::with_capacity(rows.len());
         for row in rows {

@@ -307,6 +307,7 @@ impl Connection {
                 Attempt::NoReplyAfterDot(last.error)
             };
         }
+        failpoint::hit!("sender.dot.after");
         let reply = match self.wire.reply(Stage::Dot, self.deadlines.dot).await {
             Ok(reply) => reply,
             Err(error) => return Attempt::NoReplyAfterDot(error),
