@@ -1,22 +1,60 @@
-//! A DNS server over UDP that answers from a table.
+//! A DNS server over UDP and TCP that answers from a table, as a recursive resolver does, or not at all.
 
 use hickory_resolver::proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata},
 };
+use serde::Deserialize;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
-use tokio::{net::UdpSocket, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    task::JoinSet,
+};
+
+/// So many aliases are followed for whoever asks.
+const ALIASES: usize = 8;
+/// Tries to have the same port for UDP and for TCP.
+const PORTS: usize = 20;
+
+/// What is wrong with the servers of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// They answer that they failed.
+    Fails,
+    /// They answer that they do not want to.
+    Refuses,
+    /// They do not answer.
+    Silent,
+    /// Over UDP they say that the answer is too long; over TCP they give it.
+    Long,
+    /// Over UDP they say that the answer is too long; over TCP they do not answer.
+    LongAndSilent,
+    /// They know nothing of the name and point elsewhere, without a word of authority.
+    Lame,
+    /// What they say is no DNS.
+    Garbles,
+}
 
 /// What is known of a name.
 #[derive(Clone, Debug, Default)]
 struct Entry {
     mx: Vec<(u16, String)>,
     addresses: Vec<IpAddr>,
-    fails: bool,
+    alias: Option<String>,
+    trouble: Option<Trouble>,
+}
+
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Udp,
+    Tcp,
 }
 
 /// The names that a server knows; of every other it says that it does not exist.
@@ -24,23 +62,77 @@ struct Entry {
 pub struct Table(HashMap<String, Entry>);
 
 impl Table {
+    fn entry(&mut self, name: &str) -> &mut Entry {
+        self.0.entry(name.trim_end_matches('.').to_owned()).or_default()
+    }
+
+    /// A name that exists, with nothing to it.
+    pub fn name(mut self, name: &str) -> Self {
+        self.entry(name);
+        self
+    }
+
     /// A domain with MX hosts; the host `.` is the null MX.
     pub fn mx(mut self, domain: &str, hosts: &[(u16, &str)]) -> Self {
         let hosts = hosts.iter().map(|(preference, host)| (*preference, (*host).to_owned()));
-        self.0.entry(domain.to_owned()).or_default().mx.extend(hosts);
+        self.entry(domain).mx.extend(hosts);
         self
     }
 
     /// A host with an address.
     pub fn host(mut self, name: &str, address: IpAddr) -> Self {
-        self.0.entry(name.to_owned()).or_default().addresses.push(address);
+        self.entry(name).addresses.push(address);
+        self
+    }
+
+    /// A name that stands for another.
+    pub fn alias(mut self, name: &str, target: &str) -> Self {
+        self.entry(name).alias = Some(target.trim_end_matches('.').to_owned());
         self
     }
 
     /// A name whose servers fail.
-    pub fn failing(mut self, name: &str) -> Self {
-        self.0.entry(name.to_owned()).or_default().fails = true;
+    pub fn failing(self, name: &str) -> Self {
+        self.troubled(name, Trouble::Fails)
+    }
+
+    /// A name whose servers have this trouble.
+    pub fn troubled(mut self, name: &str, trouble: Trouble) -> Self {
+        self.entry(name).trouble = Some(trouble);
         self
+    }
+
+    /// The octets that answer a question; `None`: no answer.
+    fn reply(&self, query: &[u8], way: Way) -> Option<Vec<u8>> {
+        let query = Message::from_vec(query).ok()?;
+        let name = query.queries.first().map(|question| question.name().to_lowercase().to_ascii()).unwrap_or_default();
+        let trouble = self.0.get(name.trim_end_matches('.')).and_then(|entry| entry.trouble);
+        let mut answer = self.answer(&query);
+        match (trouble, way) {
+            (Some(Trouble::Silent), _) | (Some(Trouble::LongAndSilent), Way::Tcp) => return None,
+            (Some(Trouble::Garbles), _) => return Some(b"this is not DNS at all".to_vec()),
+            (Some(Trouble::Fails), _) => answer.metadata.response_code = ResponseCode::ServFail,
+            (Some(Trouble::Refuses), _) => answer.metadata.response_code = ResponseCode::Refused,
+            (Some(Trouble::Lame), _) => {
+                answer.metadata.authoritative = false;
+                answer.metadata.recursion_available = false;
+                let elsewhere = RData::NS(rdata::NS(Name::from_ascii("ns.elsewhere.test.").unwrap()));
+                answer.add_authority(Record::from_rdata(Name::from_ascii("test.").unwrap(), 60, elsewhere));
+            }
+            (Some(Trouble::Long | Trouble::LongAndSilent), _) | (None, _) => {}
+        }
+        if matches!(trouble, Some(Trouble::Fails | Trouble::Refuses | Trouble::Lame)) {
+            answer.answers.clear();
+        }
+        let octets = answer.to_vec().ok()?;
+        let too_long = matches!(trouble, Some(Trouble::Long | Trouble::LongAndSilent))
+            || octets.len() > usize::from(query.max_payload());
+        if way == Way::Udp && too_long {
+            answer.answers.clear();
+            answer.metadata.truncation = true;
+            return answer.to_vec().ok();
+        }
+        Some(octets)
     }
 
     fn answer(&self, query: &Message) -> Message {
@@ -53,64 +145,103 @@ impl Table {
             return answer;
         };
         answer.add_query(question.clone());
-        let name = question.name().to_lowercase().to_ascii();
-        let Some(entry) = self.0.get(name.trim_end_matches('.')) else {
-            answer.metadata.response_code = ResponseCode::NXDomain;
-            return answer;
-        };
-        if entry.fails {
-            answer.metadata.response_code = ResponseCode::ServFail;
-            return answer;
-        }
-        let records: Vec<RData> = match question.query_type() {
-            RecordType::MX => entry
-                .mx
-                .iter()
-                .map(|(preference, host)| RData::MX(rdata::MX::new(*preference, Name::from_ascii(host).unwrap())))
-                .collect(),
-            RecordType::A => entry
-                .addresses
-                .iter()
-                .filter_map(|address| match address {
-                    IpAddr::V4(v4) => Some(RData::A(rdata::A(*v4))),
-                    IpAddr::V6(_) => None,
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        for data in records {
-            answer.add_answer(Record::from_rdata(question.name().clone(), 60, data));
+        let mut name = question.name().clone();
+        for _ in 0..ALIASES {
+            let key = name.to_lowercase().to_ascii();
+            let Some(entry) = self.0.get(key.trim_end_matches('.')) else {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+                return answer;
+            };
+            let Some(target) = &entry.alias else {
+                for data in entry.records(question.query_type()) {
+                    answer.add_answer(Record::from_rdata(name.clone(), 60, data));
+                }
+                return answer;
+            };
+            let target = Name::from_ascii(format!("{target}.")).unwrap();
+            answer.add_answer(Record::from_rdata(name, 60, RData::CNAME(rdata::CNAME(target.clone()))));
+            name = target;
         }
         answer
+    }
+}
+
+impl Entry {
+    fn records(&self, kind: RecordType) -> Vec<RData> {
+        let mx = self
+            .mx
+            .iter()
+            .map(|(preference, host)| RData::MX(rdata::MX::new(*preference, Name::from_ascii(host).unwrap())));
+        let addresses = self.addresses.iter().map(|address| match address {
+            IpAddr::V4(v4) => RData::A(rdata::A(*v4)),
+            IpAddr::V6(v6) => RData::AAAA(rdata::AAAA(*v6)),
+        });
+        mx.chain(addresses).filter(|data| data.record_type() == kind).collect()
     }
 }
 
 /// A server that runs. Ends with its value.
 pub struct DnsServer {
     address: SocketAddr,
-    _task: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl DnsServer {
     /// Answers from this table on a free port of loopback.
     pub async fn start(table: Table) -> Self {
-        let socket = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.unwrap());
-        let address = socket.local_addr().unwrap();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut buffer = [0; 4_096];
-            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-                let Ok(query) = Message::from_vec(&buffer[..length]) else { continue };
-                let Ok(bytes) = table.answer(&query).to_vec() else { continue };
-                // Who asked may have gone.
-                let _ = socket.send_to(&bytes, from).await;
+        let (udp, tcp) = bind().await;
+        let address = udp.local_addr().unwrap();
+        let table = Arc::new(table);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(datagrams(udp, Arc::clone(&table)));
+        tasks.spawn(async move {
+            let mut streams = JoinSet::new();
+            while let Ok((stream, _)) = tcp.accept().await {
+                streams.spawn(questions(stream, Arc::clone(&table)));
             }
         });
-        Self { address, _task: task }
+        Self { address, _tasks: tasks }
     }
 
     /// Where it listens, as configuration names a resolver.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+}
+
+/// One port for both.
+async fn bind() -> (UdpSocket, TcpListener) {
+    for _ in 0..PORTS {
+        let udp = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port of loopback is free for both UDP and TCP");
+}
+
+async fn datagrams(socket: UdpSocket, table: Arc<Table>) {
+    let mut buffer = [0; 4_096];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+        if let Some(octets) = table.reply(&buffer[..length], Way::Udp) {
+            // Who asked may have gone.
+            let _ = socket.send_to(&octets, from).await;
+        }
+    }
+}
+
+/// Answers what comes over one connection, until it ends.
+async fn questions(mut stream: TcpStream, table: Arc<Table>) {
+    while let Ok(length) = stream.read_u16().await {
+        let mut query = vec![0; usize::from(length)];
+        if stream.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let Some(octets) = table.reply(&query, Way::Tcp) else { continue };
+        let Ok(length) = u16::try_from(octets.len()) else { return };
+        let framed = [&length.to_be_bytes()[..], &octets].concat();
+        if stream.write_all(&framed).await.is_err() {
+            return;
+        }
     }
 }
