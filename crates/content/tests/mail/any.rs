@@ -259,13 +259,9 @@ proptest! {
 
     #[test]
     fn a_signature_holds_for_any_mail_and_for_no_other(
-        words in words(), [field, place] in any::<[prop::sample::Index; 2]>(), octet in 0x21_u8..0x7f,
+        words in words().prop_filter("a mail", |words| words.can_be_accepted() && words.can_be_rendered()), [field, place] in any::<[prop::sample::Index; 2]>(), octet in 0x21_u8..0x7f,
     ) {
-        let source = words.source();
-        if !source.validate(&Limits::default()).is_empty() {
-            return Ok(());
-        }
-        let Ok(rendered) = render_to(&prepared(&source), "bob@example.net", &words.variables(), &*KEYS) else { return Ok(()) };
+        let rendered = render_to(&prepared(&words.source()), "bob@example.net", &words.variables(), &*KEYS).unwrap();
         let mut mime = rendered.mime.to_vec();
         runtime().block_on(async {
             prop_assert_eq!(verify(&mime).await, [DkimResult::Pass, DkimResult::Pass]);
