@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod audit;
+pub mod chaos;
 mod client;
 mod config;
 pub mod dns;

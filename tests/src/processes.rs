@@ -128,7 +128,7 @@ fn signal(name: &str, pid: u32) {
 }
 
 /// The command, built if need be: beside this test's own program.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let target = own.parent().and_then(Path::parent).unwrap().to_owned();
     let program = target.join("mailfleet");
