@@ -93,7 +93,9 @@ fn spoiled(body: &Bytes, changes: &[(prop::sample::Index, u8, u8)]) -> Bytes {
         let at = at.index(body.len().max(1)).min(body.len().saturating_sub(1));
         match what % 4 {
             0 if !body.is_empty() => body[at] = *octet,
-            1 if !body.is_empty() => drop(body.remove(at)),
+            1 if !body.is_empty() => {
+                body.remove(at);
+            }
             2 => body.truncate(at),
             _ => body.insert(at, *octet),
         }
