@@ -107,6 +107,7 @@ fuzz_target!(|turns: &[u8]| {
     let (attempts, heard) = NET.runtime.block_on(async {
         let accepted = async {
             let (stream, _) = NET.listener.accept().await.expect("a client");
+            stream.set_nodelay(true).expect("a socket");
             peer(stream, turns).await
         };
         let session = async { tokio::join!(client(&body), accepted) };
