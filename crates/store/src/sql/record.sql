@@ -41,13 +41,14 @@ with present as materialized (
     order by queue_id, message_id
 ), facts as (
     insert into mailfleet.facts (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
+    -- The attempt before the end that it met: the log keeps this order.
+    select message_id, case outcome when 10 then 3 else 4 end, release_no, null::smallint, release_no, queue_id, site,
+           now, detail::jsonb
+    from judged
+    where outcome in (10, 11)
+    union all
     select message_id, 2, 0, closing, release_no, queue_id, site, now, detail::jsonb
     from judged
     where closing is not null
-    union all
-    select message_id, case outcome when 10 then 3 else 4 end, release_no, null, release_no, queue_id, site, now,
-           detail::jsonb
-    from judged
-    where outcome in (10, 11)
 )
 select message_id as "message_id!", release_no as "release_no!", closing from judged

@@ -1,4 +1,5 @@
 -- Closes messages that rest or travel; what is being sent is left to its record, which looks at the same marks.
+-- What is known to be delivered ends as that, whatever it is closed for.
 with present as materialized (
     select mailfleet.clock() as now
 ), rest as materialized (
@@ -17,7 +18,10 @@ with present as materialized (
     delete from mailfleet.moving where ctid = any (array(select row from travel)) returning message_id
 )
 insert into mailfleet.facts (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
-select f.message_id, 2, 0, $2, f.release_no, f.queue_id, f.site, present.now, $3::text::jsonb
+select f.message_id, 2, 0,
+       case when exists (select from mailfleet.marks k where k.subject_id = f.message_id and k.kind = 2) then 1
+            else $2::smallint end::smallint,
+       f.release_no, f.queue_id, f.site, present.now, $3::text::jsonb
 from present, (select * from rest union all select * from travel) as f
 where f.message_id in (select message_id from gone_rest union all select message_id from gone_travel)
 returning message_id

@@ -1,4 +1,5 @@
--- The transaction that suppresses a recipient also closes what is waiting or released for him.
+-- The transaction that suppresses a recipient also closes what is waiting or released for him. What is known to be
+-- delivered ends as that.
 with present as materialized (
     select mailfleet.clock() as now
 ), rest as materialized (
@@ -22,7 +23,10 @@ with present as materialized (
     delete from mailfleet.moving where ctid = any (array(select row from travel)) returning message_id
 )
 insert into mailfleet.facts (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
-select f.message_id, 2, 0, 5, f.release_no, f.queue_id, f.site, present.now, '{}'
+select f.message_id, 2, 0,
+       case when exists (select from mailfleet.marks k where k.subject_id = f.message_id and k.kind = 2) then 1
+            else 5 end::smallint,
+       f.release_no, f.queue_id, f.site, present.now, '{}'
 from present, (select * from rest union all select * from travel) as f
 where f.message_id in (select message_id from gone_rest union all select message_id from gone_travel)
 returning message_id
