@@ -1,7 +1,11 @@
 //! What must hold at the end of every test.
 
 use crate::{Fleet, Kind};
-use domain::{Closing, MessageId, fact::FactKind};
+use domain::{
+    Closing, MessageId,
+    fact::FactKind,
+    history::{self, Step},
+};
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
 use store::Whereabouts;
@@ -36,6 +40,7 @@ impl Fleet {
     /// - the log has no gaps, and the roll-ups equal its recount;
     /// - a delivered message is at the sink, and no message is there more than once beyond its doubts;
     /// - nothing is at the sink that was not accepted;
+    /// - every history is a path of the declared automaton;
     /// - no task of a service failed, and every service drains.
     pub async fn assert_sound(mut self) -> Verdict {
         if !self.runs(Kind::Analytics) {
@@ -103,6 +108,9 @@ impl Fleet {
             let (at_sink, recipient) =
                 copies.remove(&view.id.as_uuid().simple().to_string()).unwrap_or((0, view.recipient.to_string()));
             assert_eq!(recipient.to_lowercase(), view.recipient.to_string().to_lowercase());
+            if let Err(error) = history::check(&history_of(&view)) {
+                panic!("not a path of the automaton: {error}; {view:#?}");
+            }
             let doubts = view.events.iter().filter(|event| event.kind == FactKind::Doubt).count();
             assert!(at_sink <= 1 + doubts, "{at_sink} copies with {doubts} doubts: {view:#?}");
             if let Whereabouts::Closed(ending) = view.whereabouts {
@@ -116,4 +124,18 @@ impl Fleet {
         assert!(copies.is_empty(), "{} messages at the sink that were never accepted", copies.len());
         verdict
     }
+}
+
+/// What the log tells of a message, in its order. Facts that are not folded yet have no order; they come after.
+fn history_of(view: &store::MessageView) -> Vec<Step> {
+    let mut logged: Vec<(i64, Step)> = view
+        .events
+        .iter()
+        .filter_map(|event| {
+            let step = Step { kind: event.kind, ordinal: event.ordinal, release: None, closing: event.closing };
+            Some((event.seq?, step))
+        })
+        .collect();
+    logged.sort_unstable_by_key(|(seq, _)| *seq);
+    logged.into_iter().map(|(_, step)| step).collect()
 }

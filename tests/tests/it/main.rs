@@ -9,6 +9,7 @@ mod faults;
 mod half_open;
 mod holding;
 mod kill;
+mod model;
 mod neighbours;
 mod routes;
 mod senders;
