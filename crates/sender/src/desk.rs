@@ -203,10 +203,15 @@ impl Desk {
     }
 
     async fn claim(&mut self, gathered: Vec<(Held, Instant)>) {
-        let claims: Vec<Claim> = gathered
-            .iter()
-            .map(|(held, _)| Claim { message: held.letter.job.message, release: held.letter.job.release })
-            .collect();
+        // A second copy of what is in hand is stale. Claimed along, it would find nothing; but if that claim failed,
+        // undoing it would give the first copy's claim back while that one is being sent.
+        let (copies, gathered): (Vec<_>, Vec<_>) =
+            gathered.into_iter().partition(|(held, _)| self.tenure.has_in_hand(&claim_of(&held.letter)));
+        acknowledge(copies.iter().filter_map(|(held, _)| held.chunk.settle()).collect()).await;
+        if gathered.is_empty() {
+            return;
+        }
+        let claims: Vec<Claim> = gathered.iter().map(|(held, _)| claim_of(&held.letter)).collect();
         let begun = Instant::now();
         let mut verdicts = match self.office.store.claim(&self.tenure.lease, &claims).await {
             Ok(verdicts) => verdicts,
@@ -222,9 +227,9 @@ impl Desk {
         let mut finished = Vec::new();
         for (Held { letter, chunk, .. }, not_before) in gathered {
             // What has no verdict was stale. Taken out, so that a second copy of this job finds none.
-            let job = Claim { message: letter.job.message, release: letter.job.release };
+            let job = claim_of(&letter);
             if verdicts.remove(&job) == Some(Verdict::Go) {
-                self.tenure.claimed();
+                self.tenure.claimed(job);
                 if let Some(seat) = self.seats.get(&letter.job.site) {
                     seat.line.push(Claimed { letter, not_before, since: now });
                 }
@@ -473,6 +478,10 @@ impl Intake {
         }
         None
     }
+}
+
+fn claim_of(letter: &Letter) -> Claim {
+    Claim { message: letter.job.message, release: letter.job.release }
 }
 
 fn rest(letter: &Letter, delay: Duration) -> Parked {

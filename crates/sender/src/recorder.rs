@@ -6,7 +6,7 @@
 use crate::{Office, attempt::Done, config::RecordConfig, journal::Ticket, tenure::Tenure};
 use domain::fact::FactDetail;
 use std::{sync::Arc, time::Duration};
-use store::{Outcome, Recorded, StoreError};
+use store::{Claim, Outcome, Recorded, StoreError};
 use tokio::{sync::mpsc, time::Instant};
 
 /// Outcomes that may wait for Postgres before connections wait too.
@@ -120,11 +120,11 @@ async fn write(office: &Office, entries: &mut Vec<Entry>) {
         }
     }
     office.metrics.record_seconds.observe(begun.elapsed().as_secs_f64());
-    for (ticket, tenure) in rest {
+    for (outcome, (ticket, tenure)) in outcomes.iter().zip(rest) {
         if let Some(ticket) = ticket {
             office.journal.recorded(ticket);
         }
-        tenure.recorded();
+        tenure.recorded(Claim { message: outcome.message, release: outcome.release });
     }
 }
 

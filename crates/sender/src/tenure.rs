@@ -1,10 +1,14 @@
 //! One lease as its holder sees it.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    collections::HashSet,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
-use store::Lease;
+use store::{Claim, Lease};
 use tokio::sync::Notify;
 
 /// A lease with its end by this process's monotonic clock. A process that was stopped finds it over when it wakes,
@@ -15,7 +19,7 @@ pub(crate) struct Tenure {
     /// Nanoseconds after `origin`; 0 once it is over.
     end: AtomicU64,
     /// Claims under this lease whose outcome is not recorded yet.
-    unrecorded: AtomicUsize,
+    in_hand: Mutex<HashSet<Claim>>,
     recorded: Notify,
 }
 
@@ -26,7 +30,7 @@ impl Tenure {
             lease,
             origin: begun,
             end: AtomicU64::new(nanos(usable)),
-            unrecorded: AtomicUsize::new(0),
+            in_hand: Mutex::default(),
             recorded: Notify::new(),
         }
     }
@@ -38,22 +42,33 @@ impl Tenure {
     }
 
     /// One more message is claimed.
-    pub(crate) fn claimed(&self) {
-        self.unrecorded.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn claimed(&self, claim: Claim) {
+        self.in_hand().insert(claim);
+    }
+
+    /// Whether this very job is claimed and its outcome not recorded yet: then any other copy of it is stale.
+    pub(crate) fn has_in_hand(&self, claim: &Claim) -> bool {
+        self.in_hand().contains(claim)
     }
 
     /// The outcome of one claim has been recorded.
-    pub(crate) fn recorded(&self) {
-        if self.unrecorded.fetch_sub(1, Ordering::AcqRel) == 1 {
+    pub(crate) fn recorded(&self, claim: Claim) {
+        let mut in_hand = self.in_hand();
+        in_hand.remove(&claim);
+        if in_hand.is_empty() {
             self.recorded.notify_waiters();
         }
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, HashSet<Claim>> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns once every claim has its outcome recorded.
     pub(crate) async fn all_recorded(&self) {
         loop {
             let notified = self.recorded.notified();
-            if self.unrecorded.load(Ordering::Acquire) == 0 {
+            if self.in_hand().is_empty() {
                 return;
             }
             notified.await;
@@ -90,6 +105,19 @@ mod tests {
         tenure.end();
         tenure.extend(Instant::now(), Duration::from_secs(60));
         assert!(!tenure.is_live());
+    }
+
+    #[tokio::test]
+    async fn a_job_is_in_hand_from_its_claim_to_its_record() {
+        let noon = chrono::DateTime::from_timestamp(1_790_000_000, 0).expect("a time");
+        let claim = Claim { message: domain::MessageId::of_batch(domain::BatchId::new(noon), 0), release: 2 };
+        let tenure = Tenure::new(lease(), Instant::now(), Duration::from_secs(60));
+        tenure.claimed(claim);
+        assert!(tenure.has_in_hand(&claim));
+        assert!(!tenure.has_in_hand(&Claim { release: 1, ..claim }), "another release is another job");
+        tenure.recorded(claim);
+        assert!(!tenure.has_in_hand(&claim));
+        tenure.all_recorded().await;
     }
 
     #[test]
