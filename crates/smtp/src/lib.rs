@@ -8,7 +8,8 @@
 //! # Guarantees
 //! * Every read and write has a deadline, every reply, line, message and session a bound.
 //! * A body, whatever its bytes, arrives as exactly one message: line ends are made CRLF, dots are
-//!   stuffed, body and final dot go out in one write. The server ends a message at CRLF `.` CRLF and
+//!   stuffed, body and final dot go out in one write. NUL passes as it is; `content` makes none and
+//!   refuses raw mail with one, since receivers differ in what they make of it. The server ends a message at CRLF `.` CRLF and
 //!   nothing else, and refuses a message with a bare CR or LF.
 //! * No text that was received before TLS is used after it, on either side.
 //! * No CR, LF or NUL can reach a command: addresses are [`domain::Mailbox`], the HELO name is
