@@ -51,8 +51,6 @@ down: build ## Stops the local fleet; its data stay
 .PHONY: clean-local
 clean-local: ## Stops the local fleet and removes its data
 	@if [ -x $(MAILFLEET) ]; then $(MAILFLEET) down --quiet; fi
-	@# A root user's Postgres may keep its data elsewhere, behind a link.
-	@if [ -L .mailfleet/postgres/data ]; then rm -rf "$$(readlink -f .mailfleet/postgres/data)"; fi
 	@# Where the server's user cannot reach this folder, its data lie elsewhere behind a link.
 	@if [ -L .mailfleet/postgres/data ]; then rm -rf "$$(readlink -f .mailfleet/postgres/data)"; fi
 	@rm -rf .mailfleet
@@ -79,10 +77,43 @@ sqlx-prepare: deps ## Writes .sqlx/ anew, after a change to a statement or a mig
 sqlx-check: deps ## Fails when .sqlx/ is not fresh
 	@deploy/local/sqlx.sh check
 
+# Each variable that is set becomes the option of its name; the programs' --help tells what they mean.
+option = $(if $($(1)),--$(2) $($(1)))
+
 .PHONY: bench
-bench: deps ## Measures mails per second and CPU per mail, with a release build
-	@cargo build --release -p mailfleet-cli
-	@cargo run --release -p mailfleet-tests --bin bench -- $(BENCH_ARGS)
+bench: deps ## Measures the fleet beside Postfix, release build (N= SIZE= CONNS= RTT= DKIM= SHARE_4XX= SCENARIO=)
+	@tests/bench/peers/install.sh
+	@cargo build --release --workspace --bin mailfleet --bin bench
+	@target/release/bench $(call option,SCENARIO,scenario) $(call option,N,mails) \
+		$(call option,SIZE,size) $(call option,CONNS,conns) $(call option,RTT,rtt) $(call option,DKIM,dkim) \
+		$(call option,SHARE_4XX,share-4xx) $(BENCH_ARGS)
+
+.PHONY: bench-steps
+bench-steps: deps ## Measures the hot steps one by one (criterion)
+	@cargo bench -p mailfleet-tests
+
+.PHONY: chaos
+chaos: deps ## Breaks a fleet under load and checks the promises (SEED= MINUTES= FAULTS=)
+	@cargo build --workspace --bin mailfleet --bin chaos
+	@target/debug/chaos $(call option,SEED,seed) $(call option,MINUTES,minutes) \
+		$(call option,FAULTS,faults)
+
+.PHONY: failpoints
+failpoints: deps ## Kills a service at every durable step, under each reply of the receiver
+	@cargo build --workspace --bin mailfleet --bin failpoints
+	@target/debug/failpoints
+
+.PHONY: faults
+faults: deps ## Runs the functional tests while calls of the store and the bus go wrong (RATE=0.01)
+	@MAILFLEET_FAULTS=$(or $(RATE),0.01) cargo nextest run --workspace --test it -E 'package(mailfleet-tests)'
+
+.PHONY: model
+model: ## Checks the protocol's model, and that it fails without each of its rules
+	@tests/model/check.sh
+
+.PHONY: fuzz
+fuzz: ## Feeds foreign bytes to what reads them, each target for EACH seconds (TARGET= EACH=)
+	@tests/fuzz/run.sh $(or $(TARGET),all) $(or $(EACH),30)
 
 .PHONY: ci
 ci: ## What the integration server runs
