@@ -469,6 +469,7 @@ end:
 
 #ifdef WITHOUT_LOCK                     /* the journal is read under its exclusive lock: its writer is gone then */
 proctype Twin() {                       /* a second process of that name, while the first is only stopped */
+end:
     atomic { moving.state == SENDING && HAS(journal[0], moving.epoch) && line[0] != moving.release && faults > 0 ->
         faults--;
         rest(BY_SENDER, DO_RECORD);

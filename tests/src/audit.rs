@@ -126,7 +126,7 @@ impl Fleet {
     }
 }
 
-/// What the log tells of a message, in its order. Facts that are not folded yet have no order; they come after.
+/// What the log tells of a message, in its order. What is not folded yet comes after it and is left out.
 fn history_of(view: &store::MessageView) -> Vec<Step> {
     let mut logged: Vec<(i64, Step)> = view
         .events

@@ -147,7 +147,10 @@ fn reachable(standings: HashSet<Standing>, next: Step, known: bool) -> HashSet<S
         }
         for way in TRANSITIONS.iter().filter(|way| way.from == standing.place && (known || !way.only_known)) {
             let release = way.release_after(standing.release);
-            for owed in way.facts.iter().copied().filter(|_| release <= most) {
+            if release > most {
+                continue;
+            }
+            for owed in way.facts {
                 let next = Standing { place: way.to, release, owed };
                 if reached.insert(next) {
                     open.push(next);
