@@ -8,7 +8,7 @@ use mailfleet_tests::{
     mail,
 };
 use proto::v1::{GetMessageResponse, MessageEvent, MessageState, mail::Content};
-use sender::{AddressPolicy, Deadlines, DirectConfig, RelayConfig, RouteConfig};
+use sender::{AddressPolicy, Deadlines, DirectConfig, LeaseConfig, RelayConfig, RouteConfig};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -22,7 +22,7 @@ use testkit::{
 };
 
 /// The fleet patiently waits so long for each phase of a conversation.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// And so long for DNS, whose silence keeps letters of others of the same chunk waiting as well.
 const DNS_PATIENCE: Duration = Duration::from_secs(1);
 /// Messages of one call.
@@ -238,6 +238,8 @@ fn set_up(settings: &mut Settings, zoo: &[Species], dns: &DnsServer) {
         body: PATIENCE,
         dot: PATIENCE,
     };
+    // No sender dies here, so none needs to be replaced soon: on a busy machine a short lease ends by itself.
+    settings.sender.lease = LeaseConfig::default();
     // Three more tries soon, and then none before all is over.
     let steps = [200, 400, 800, 3_600_000].map(Duration::from_millis);
     settings.sender.retry = RetrySchedule::of_steps(steps.into()).unwrap();

@@ -128,7 +128,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bounds {
-    /// Connections that it opens for each attempt, at most.
+    /// Connections that it opens for each attempt, and for one try of each message that comes to none, at most.
     pub connections: usize,
     /// Octets that it lets itself be told in one conversation, at most.
     pub told: u64,

@@ -209,6 +209,10 @@ impl Connection {
         if reply.class() == 2 {
             return Ok(());
         }
+        if reply.code == 421 && self.messages > 1 {
+            // The good-bye to a connection that rested, or that has carried enough, crosses the next command on its way.
+            return Err(Attempt::NotStarted(WireError::GoneAway(reply.into_reply())));
+        }
         let (attempt, goes_on) = refusal(STAGE, reply);
         if goes_on && self.pipelining {
             // The rest of the flight is on its way. A peer that takes DATA without a sender is not one
