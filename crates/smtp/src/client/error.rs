@@ -94,7 +94,7 @@ pub enum WireError {
         /// How.
         source: Violation,
     },
-    /// The peer said good-bye with a 421 before anything of this message was sent.
+    /// The peer said good-bye with a 421 before it took anything of this message.
     #[error("peer went away: {0}")]
     GoneAway(Reply),
     /// The caller's `before_dot` said no.
