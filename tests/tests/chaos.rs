@@ -5,7 +5,7 @@ use mailfleet_tests::{
     chaos::{Options, parse, run},
     processes::program,
 };
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 /// Chosen so that each fault of the list comes at least once.
 const SEED: u64 = 7;
@@ -14,12 +14,17 @@ const LENGTH: Duration = Duration::from_secs(40);
 const FAULTS: &str =
     "kill9,sigterm,stop,nats-kill,nats-wipe,postgres-kill9,postgres-sessions,network-cut,half-open,clock-step";
 
+/// Shown when the test fails.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fixed_seed_of_faults_loses_nothing_and_doubles_nothing_that_no_doubt_explains() {
     let mailfleet = tokio::task::spawn_blocking(program).await.unwrap();
     let faults = parse(FAULTS).unwrap();
     let options = Options { seed: SEED, length: LENGTH, faults, mailfleet, keep: false };
-    let report = run(&options, &|text| eprintln!("{text}")).await.unwrap();
+    let report = run(&options, &say).await.unwrap();
     assert!(report.is_sound(), "{report:#?}");
     assert_eq!((report.lost, report.duplicated_unexplained), (0, 0), "{report:#?}");
     assert!(report.accepted > 500 && report.delivered > report.accepted / 2, "{report:#?}");

@@ -98,8 +98,7 @@ impl Fleet {
                 let postgres_url = url.replacen(&direct, &to_postgres.address().to_string(), 1);
                 let nats_url = format!("nats://{}", to_nats.address());
                 let ingest = ports.any()?;
-                let journal = folder.join(format!("journal-{letter}"));
-                fs::create_dir_all(&journal)?;
+                let journal = folder.join(format!("journal-{name}"));
                 let parts = Parts {
                     postgres_url: &postgres_url,
                     nats_url: &nats_url,
@@ -170,6 +169,11 @@ impl Fleet {
     /// The processes with these names.
     pub fn named(&self, names: &[String]) -> Vec<Arc<Member>> {
         self.members.iter().filter(|member| names.contains(&member.name)).cloned().collect()
+    }
+
+    /// Where a sender keeps its journal.
+    pub fn journal(&self, member: &Member) -> PathBuf {
+        self.folder.join(format!("journal-{}", member.name))
     }
 
     /// Does this to every process's way to the database.

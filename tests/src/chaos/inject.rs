@@ -6,6 +6,7 @@ use super::{
     member::Member,
     schedule::{Event, Neighbour, Target, members},
 };
+use crate::Kind;
 use anyhow::{Context, bail};
 use std::{fs, io, sync::Arc, time::Duration};
 use testkit::Fault as Wire;
@@ -15,6 +16,8 @@ use testkit::Fault as Wire;
 const STEPS: [i64; 7] = [1_000, 3_000, 10_000, 60_000, -500, -1_000, -3_000];
 /// How much later a slow broker answers, in milliseconds.
 const SLOW: (u64, u64) = (100, 800);
+/// One in so many senders that are killed loses its journal as well.
+const LOSES_JOURNAL: u64 = 3;
 /// Name of the file that fills the disk.
 const FILLER: &str = "filler";
 
@@ -26,7 +29,7 @@ pub async fn inject(fleet: &Fleet, event: &Event) -> anyhow::Result<()> {
     match event.target {
         Target::Service(kind, replicas) => {
             let members = fleet.named(&members(kind, replicas));
-            service(event, &members).await
+            service(fleet, event, kind, &members).await
         }
         Target::Way(kind, replicas, neighbour) => {
             let wire = if event.fault == Fault::NetworkCut { Wire::Cut } else { Wire::Hold };
@@ -49,10 +52,14 @@ pub async fn inject(fleet: &Fleet, event: &Event) -> anyhow::Result<()> {
     }
 }
 
-async fn service(event: &Event, members: &[Arc<Member>]) -> anyhow::Result<()> {
+async fn service(fleet: &Fleet, event: &Event, kind: Kind, members: &[Arc<Member>]) -> anyhow::Result<()> {
     match event.fault {
         Fault::Kill9 => {
             members.iter().for_each(|member| member.kill9());
+            if kind == Kind::Sender && event.choice.is_multiple_of(LOSES_JOURNAL) {
+                // Its volume is lost with it: everything that was claimed is in doubt then.
+                members.iter().try_for_each(|member| remove(&fleet.journal(member)))?;
+            }
             tokio::time::sleep(event.lasts).await;
             members.iter().for_each(|member| member.release());
         }

@@ -30,8 +30,15 @@ pub struct LogFinding {
     pub count: usize,
 }
 
-/// Errors that faults cause and that an operator should hear of: by a part of their message, and why each is right.
-const EXPECTED: [(&str, &str); 0] = [];
+/// Errors that faults cause: by their target and a part of the line, and why each is right.
+const EXPECTED: [(&str, &str, &str); 2] = [
+    ("async_nats", "", "the broker's client tells of each connection that breaks"),
+    (
+        "mailfleet_service::boot",
+        "is not available",
+        "a service that starts while a neighbour is away ends, and starts again",
+    ),
+];
 
 /// Reads a log.
 ///
@@ -72,7 +79,8 @@ fn wrong(line: &str) -> Option<(Wrong, String)> {
     if message == "panicked" {
         return Some((Wrong::Panic, entry["place"].as_str().unwrap_or_default().to_owned()));
     }
-    let expected = || EXPECTED.iter().any(|(part, _)| message.contains(part));
+    let target = entry["target"].as_str().unwrap_or_default();
+    let expected = || EXPECTED.iter().any(|(by, part, _)| target.starts_with(by) && line.contains(part));
     (entry["level"] == "ERROR" && !expected()).then(|| (Wrong::Error, message.to_owned()))
 }
 
@@ -110,6 +118,21 @@ mod tests {
         assert_eq!(one(r#"{"level":"INFO","message":"a site is left alone","mx.site":"clean3.zqx.test"}"#), None);
         assert_eq!(one(r#"{"level":"WARN","message":"a claim failed"}"#), None);
         assert_eq!(one(""), None);
+    }
+
+    #[test]
+    fn an_error_that_a_fault_causes_is_right_and_the_same_from_elsewhere_is_not() {
+        let line = |target: &str| {
+            format!(
+                r#"{{"level":"ERROR","message":"cannot go on","error":"postgres is not available","target":"{target}"}}"#
+            )
+        };
+        assert_eq!(one(&line("mailfleet_service::boot")), None);
+        assert_eq!(one(&line("mailfleet_sender::desk")), Some(Wrong::Error));
+        assert_eq!(
+            one(r#"{"level":"ERROR","message":"cannot go on","target":"mailfleet_service::boot"}"#),
+            Some(Wrong::Error)
+        );
     }
 
     #[test]

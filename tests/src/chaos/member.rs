@@ -1,7 +1,7 @@
 //! One process of the fleet, with its own ways to the database and to the broker: started, and started again
 //! whenever it has ended, as a supervisor in production does.
 
-use super::{now_us, told};
+use super::told;
 use crate::Kind;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -25,8 +25,6 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How a process ended.
 #[derive(Clone, Debug)]
 pub struct Exit {
-    /// When, in microseconds since 1970.
-    pub at: i64,
     /// With what status.
     pub status: String,
     /// Whether somebody had a hand in it.
@@ -128,7 +126,7 @@ impl Member {
     }
 
     fn note(&self, status: ExitStatus) {
-        let exit = Exit { at: now_us(), status: status.to_string(), told: self.told.load(Ordering::Acquire) };
+        let exit = Exit { status: status.to_string(), told: self.told.load(Ordering::Acquire) };
         self.exits.lock().unwrap_or_else(PoisonError::into_inner).push(exit);
     }
 

@@ -34,6 +34,8 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 const FAULT_LIMIT: Duration = Duration::from_secs(90);
 /// How long calls may take to be answered when everything is well again.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long an audit may be tried.
+const AUDIT_LIMIT: Duration = Duration::from_secs(30);
 /// What rests for longer than this after the last fault is made due.
 const PATIENCE_S: f64 = 2.0;
 
@@ -217,6 +219,8 @@ async fn drain(fleet: &Fleet) -> Option<i64> {
 
 async fn gather(fleet: &Fleet, load: &Load, schedule: &Schedule) -> anyhow::Result<Evidence> {
     let mut conn = fleet.saboteur.connect().await?;
+    // Its pool may still hold connections to a server that is no more; each is found out by one call.
+    let audit = eventually(AUDIT_LIMIT, async || fleet.store.audit().await.ok());
     // Both senders may have each connection's message held up on its way.
     let mut on_top = u64::from(2 * config::LIMITED_CONNECTIONS);
     if schedule.has(Fault::ClockStep) {
@@ -229,7 +233,7 @@ async fn gather(fleet: &Fleet, load: &Load, schedule: &Schedule) -> anyhow::Resu
         stored: collect::stored(&mut conn).await.context("read the messages")?,
         trace: collect::trace(&mut conn).await.context("read the trace")?,
         copies: collect::copies(fleet)?,
-        audit: fleet.store.audit().await.context("audit")?,
+        audit: audit.await.context("the database does not answer to an audit")?,
         limits: vec![SiteLimit { domain: config::LIMITED, per_second: f64::from(config::LIMITED_RATE), on_top }],
         flows: CLEAN.map(ToOwned::to_owned).into(),
         peaks: fleet.peaks(),

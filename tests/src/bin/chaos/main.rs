@@ -16,6 +16,7 @@ use std::{
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long faults are done when nobody says.
 const MINUTES: f64 = 3.0;
@@ -32,7 +33,7 @@ async fn main() -> ExitCode {
     let outcome = tokio::select! {
         outcome = all() => outcome,
         // What was started ends with what is dropped.
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        told = told_to_end() => Err(told.err().unwrap_or_else(|| anyhow::anyhow!("interrupted"))),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -42,6 +43,15 @@ async fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+async fn told_to_end() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 async fn all() -> anyhow::Result<bool> {

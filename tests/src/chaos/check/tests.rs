@@ -272,7 +272,7 @@ fn a_process_that_uses_too_much_is_found() {
         Usage { descriptors: MOST_DESCRIPTORS + 1, ..Usage::default() },
         Usage { threads: MOST_THREADS + 1, ..Usage::default() },
     ] {
-        assert_eq!(broken(|evidence| drop(evidence.peaks.insert("sender-a".to_owned(), usage))), [Rule::Usage]);
+        assert_eq!(broken(|evidence| evidence.peaks.extend([("sender-a".to_owned(), usage)])), [Rule::Usage]);
     }
 }
 
