@@ -1,6 +1,9 @@
 //! The API as its callers use it.
 
-use crate::{Fleet, Post};
+use crate::{
+    Fleet, Post,
+    faults::{self, Patient},
+};
 use domain::MessageId;
 use proto::v1::{
     self, KeyScope, MessageState, domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
@@ -36,11 +39,11 @@ impl Interceptor for Bearer {
 }
 
 /// A connection on which every call presents one key.
-pub type Line = InterceptedService<Channel, Bearer>;
+pub type Line = InterceptedService<Patient, Bearer>;
 
 /// A line over this connection with this key.
 pub fn bearer(channel: Channel, key: &str) -> Line {
-    InterceptedService::new(channel, Bearer(key.to_owned()))
+    InterceptedService::new(Patient::new(channel, faults::of_environment().is_some()), Bearer(key.to_owned()))
 }
 
 /// The reason of an error, as programs read it.
@@ -57,7 +60,8 @@ pub fn fields(status: &Status) -> Vec<String> {
 impl Fleet {
     /// A line with this key.
     pub fn line(&self, key: &str) -> Line {
-        bearer(self.channel.clone(), key)
+        let patient = Patient::new(self.channel.clone(), self.settings.faults.is_some());
+        InterceptedService::new(patient, Bearer(key.to_owned()))
     }
 
     /// A line without any key.

@@ -1,7 +1,9 @@
 //! The configuration of a fleet under test: the defaults, with everything that is waited for at about a tenth.
 
+use crate::faults;
 use bus::BusConfig;
 use domain::{RetrySchedule, Shaping, ShardCount, WindowPolicy};
+use failpoint::Faults;
 use sender::{Deadlines, DeskConfig, LeaseConfig, RelayConfig, RouteConfig, SenderConfig, TlsMode};
 use std::{
     net::SocketAddr,
@@ -31,6 +33,8 @@ pub struct Settings {
     pub sender: SenderConfig,
     /// The `[analytics]` section.
     pub analytics: analytics::AnalyticsConfig,
+    /// What goes wrong on purpose with the services' calls; what `MAILFLEET_FAULTS` says, if it says something.
+    pub faults: Option<Faults>,
 }
 
 /// A lease of a second instead of ten.
@@ -52,6 +56,7 @@ impl Default for Settings {
             },
             sender: sender(),
             analytics: analytics(),
+            faults: faults::of_environment(),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) async fn admin_key(store: &Store) -> String {
 }
 
 /// What a service is made from, on its own runtime.
+#[derive(Clone)]
 pub(crate) struct House {
     pub(crate) url: String,
     pub(crate) name: String,
@@ -50,8 +51,11 @@ pub(crate) struct House {
 
 impl House {
     async fn neighbours(&self) -> (Store, Bus) {
-        let config: BusConfig = self.settings.bus.clone();
-        (connect(&self.url, &self.name).await, Bus::connect(config).await.unwrap())
+        let faults = self.settings.faults.as_ref().map(|faults| faults.apart(&self.name));
+        let apart = |what| faults.as_ref().map(|faults| faults.apart(what));
+        let config = BusConfig { faults: apart("bus"), ..self.settings.bus.clone() };
+        let store = connect(&self.url, &self.name).await.with_faults(apart("store"));
+        (store, Bus::connect(config).await.unwrap())
     }
 
     fn press(&self, store: &Store) -> Arc<Press> {

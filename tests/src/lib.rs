@@ -14,6 +14,8 @@ pub mod chaos;
 mod client;
 mod config;
 pub mod dns;
+pub mod failpoints;
+mod faults;
 mod home;
 mod house;
 mod mail;

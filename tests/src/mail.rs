@@ -1,5 +1,6 @@
 //! Mails as a caller of the API writes them.
 
+use crate::faults;
 use domain::Lane;
 use proto::v1::{self, mail::Content};
 use std::time::Duration;
@@ -97,11 +98,13 @@ impl Post {
 
     /// As `SendMessage` takes it.
     pub fn message(self) -> v1::SendMessageRequest {
-        v1::SendMessageRequest { mail: Some(self.mail), recipients: self.recipients, idempotency_key: self.key }
+        let idempotency_key = faults::key_for(self.key);
+        v1::SendMessageRequest { mail: Some(self.mail), recipients: self.recipients, idempotency_key }
     }
 
     /// As `SendBatch` takes it.
     pub fn batch(self) -> v1::SendBatchRequest {
-        v1::SendBatchRequest { mail: Some(self.mail), recipients: self.recipients, idempotency_key: self.key }
+        let idempotency_key = faults::key_for(self.key);
+        v1::SendBatchRequest { mail: Some(self.mail), recipients: self.recipients, idempotency_key }
     }
 }

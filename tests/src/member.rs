@@ -3,7 +3,10 @@
 use service::Lifecycle;
 use std::{future::Future, time::Duration};
 use testkit::LIMIT;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinError,
+};
 
 /// Longest time for the threads of a crashed service to end.
 const CRASH_LIMIT: Duration = Duration::from_secs(10);
@@ -15,8 +18,22 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// As [`Member::try_start`], up to `tries` times, as a supervisor starts what could not start.
+    pub(crate) async fn start<T, F>(name: &str, tries: usize, build: impl Fn(Lifecycle) -> F) -> (Self, T)
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        for _ in 1..tries {
+            if let Ok(started) = Self::try_start(name, &build).await {
+                return started;
+            }
+        }
+        Self::try_start(name, build).await.unwrap()
+    }
+
     /// Starts a runtime and builds a service on it.
-    pub(crate) async fn start<T, F>(name: &str, build: impl FnOnce(Lifecycle) -> F) -> (Self, T)
+    async fn try_start<T, F>(name: &str, build: impl FnOnce(Lifecycle) -> F) -> Result<(Self, T), JoinError>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -25,7 +42,9 @@ impl Member {
             Builder::new_multi_thread().worker_threads(1).enable_all().thread_name(name.to_owned()).build().unwrap();
         let life = Lifecycle::new();
         let built = runtime.spawn(build(life.clone())).await;
-        (Self { life, runtime: Some(runtime) }, built.unwrap())
+        // Dropped with its runtime when it was not built.
+        let member = Self { life, runtime: Some(runtime) };
+        Ok((member, built?))
     }
 
     /// Whether one of its tasks failed.

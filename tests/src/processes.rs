@@ -1,10 +1,21 @@
 //! A fleet as its operator runs it: `mailfleet up`, every service a process of its own.
 
+use crate::{ALL_SCOPES, Line, bearer, start::SENDING_DOMAIN};
+use proto::v1::{
+    self, domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
+    tenant_service_client::TenantServiceClient,
+};
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 use testkit::{LIMIT, eventually};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tonic::transport::Channel;
 
 /// Variables that would lead the fleet elsewhere.
 const FOREIGN: [&str; 2] = ["DATABASE_URL", "NATS_URL"];
@@ -31,6 +42,8 @@ pub struct Process {
     pub name: String,
     /// Its id; `None` while it is being started again.
     pub pid: Option<u32>,
+    /// Where it tells its health and metrics.
+    pub http: Option<SocketAddr>,
 }
 
 /// A fleet of processes. Ends with its value.
@@ -82,6 +95,56 @@ impl ProcessFleet {
     /// Lets it go on.
     pub async fn thaw(&self, name: &str) {
         signal("-CONT", self.pid(name).await);
+    }
+
+    /// The mail service, for the only tenant, who has a domain to send from. Call it once.
+    pub async fn mails(&self) -> MailServiceClient<Line> {
+        let state = self.state().unwrap();
+        let channel = Channel::from_shared(state.endpoint).unwrap().connect_lazy();
+        let admin = std::fs::read_to_string(&state.admin_key_file).unwrap();
+        let mut tenants = TenantServiceClient::new(bearer(channel.clone(), admin.trim()));
+        let tenant = v1::CreateTenantRequest { name: "acme".to_owned() };
+        let tenant_id = tenants.create_tenant(tenant).await.unwrap().into_inner().tenant_id;
+        let scopes = ALL_SCOPES.map(Into::into).to_vec();
+        let key = v1::CreateApiKeyRequest { tenant_id, name: "test".to_owned(), scopes, expires_at: None };
+        let key = tenants.create_api_key(key).await.unwrap().into_inner().api_key;
+        let domain = v1::CreateDomainRequest { domain: SENDING_DOMAIN.to_owned(), ..Default::default() };
+        DomainServiceClient::new(bearer(channel.clone(), &key)).create_domain(domain).await.unwrap();
+        MailServiceClient::new(bearer(channel, &key))
+    }
+
+    /// Asks a service to end, as a rolling update does; it is started again.
+    pub async fn terminate(&self, name: &str) {
+        signal("-TERM", self.pid(name).await);
+    }
+
+    /// Where it keeps everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The `[postgres]` or `[nats]` URL of its configuration, which `state.json` does not show.
+    pub fn url(&self, section: &str) -> String {
+        let config: toml::Table =
+            std::fs::read_to_string(self.folder().join("mailfleet.toml")).unwrap().parse().unwrap();
+        config[section]["url"].as_str().unwrap().to_owned()
+    }
+
+    /// What a service counts: the value of one line of its metrics, such as
+    /// `mailfleet_sender_attempts_total{result="in_doubt"}`; 0 without such a line.
+    pub async fn metric(&self, service: &str, line: &str) -> f64 {
+        let told = eventually(LIMIT, async || {
+            let processes = self.state()?.processes;
+            let address = processes.into_iter().find(|process| process.name == service)?.http?;
+            let mut stream = TcpStream::connect(address).await.ok()?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.ok()?;
+            Some(text)
+        });
+        let text = told.await.unwrap_or_else(|| panic!("{service} tells no metrics"));
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')?.trim().parse().ok());
+        value.unwrap_or(0.0)
     }
 
     fn find(&self, name: &str) -> Option<u32> {

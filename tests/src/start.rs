@@ -23,7 +23,9 @@ use testkit::{
 use tonic::transport::{Channel, Endpoint};
 
 /// The domain that the tenant sends from.
-const SENDING_DOMAIN: &str = "example.com";
+pub(crate) const SENDING_DOMAIN: &str = "example.com";
+/// Tries to start a service whose calls go wrong on purpose.
+const STARTS: usize = 20;
 
 /// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -258,18 +260,20 @@ impl Fleet {
     async fn launch_at(&mut self, kind: Kind, name: &str, url: String) {
         assert!(!self.members.contains_key(name), "{name} runs");
         let house = House { url, name: name.to_owned(), settings: self.settings.clone(), journal: self.journal(name) };
+        let tries = if self.settings.faults.is_some() { STARTS } else { 1 };
+        let house = || house.clone();
         let member = match kind {
             Kind::Ingest => {
-                let (member, address) = Member::start(name, |life| house.ingest(life)).await;
+                let (member, address) = Member::start(name, tries, |life| house().ingest(life)).await;
                 // Whoever starts again listens where the one before did.
                 self.settings.ingest.listen = address;
                 self.channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
                 member
             }
-            Kind::Dispatcher => Member::start(name, |life| house.dispatcher(life)).await.0,
-            Kind::Renderer => Member::start(name, |life| house.renderer(life)).await.0,
-            Kind::Sender => Member::start(name, |life| house.sender(life)).await.0,
-            Kind::Analytics => Member::start(name, |life| house.analytics(life)).await.0,
+            Kind::Dispatcher => Member::start(name, tries, |life| house().dispatcher(life)).await.0,
+            Kind::Renderer => Member::start(name, tries, |life| house().renderer(life)).await.0,
+            Kind::Sender => Member::start(name, tries, |life| house().sender(life)).await.0,
+            Kind::Analytics => Member::start(name, tries, |life| house().analytics(life)).await.0,
         };
         self.members.insert(name.to_owned(), (kind, member));
     }

@@ -4,10 +4,12 @@
 
 mod api;
 mod delivery;
+mod doubt;
 mod edge;
 mod faults;
 mod half_open;
 mod holding;
+mod injected;
 mod kill;
 mod model;
 mod neighbours;
