@@ -14,6 +14,9 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 
 /// Mails measured at each depth, unless told otherwise.
 const WINDOW: usize = 20_000;
+/// Mails that leave a large backlog before it is measured: what is released and rendered ahead is then the same at
+/// both ends of the measurement.
+const LEAD: usize = 5_000;
 /// Recipients in one call.
 const BATCH: usize = 1_000;
 const CALLS: usize = 4;
@@ -49,8 +52,8 @@ async fn at(arguments: &Arguments, folder: &Path, letter: &Letter, depth: usize)
     outcome
 }
 
-/// Fills the backlog while everything is held, lets it go, and looks at the first mails that leave it. A backlog
-/// smaller than what is to be measured is filled and drained again until enough was.
+/// Fills the backlog while everything is held, lets it go, and looks at mails that leave it. A backlog no larger than
+/// what is to be measured is filled and drained as a whole, again until enough was.
 async fn drain(
     arguments: &Arguments,
     fleet: &Fleet,
@@ -75,9 +78,16 @@ async fn drain(
         fleet.logged(i64::try_from(depth)?).await?;
         let resting = usage::memory(&groups);
         let start = sink.stats().await?.accepted;
-        let (watch, before, begun) = (Watch::over(&groups), Cpu::of(&groups)?, Instant::now());
+        let watch = Watch::over(&groups);
+        let lead = LEAD.min(depth - each);
+        let mut before = (Cpu::of(&groups)?, Instant::now());
         fleet.hold(false).await?;
-        sink.accepted(start + each as u64).await?;
+        if lead > 0 {
+            sink.accepted(start + lead as u64).await?;
+            before = (Cpu::of(&groups)?, Instant::now());
+        }
+        let (before, begun) = before;
+        sink.accepted(start + (lead + each) as u64).await?;
         draining += begun.elapsed().as_secs_f64();
         if each == depth {
             fleet.settled().await?;
@@ -90,7 +100,6 @@ async fn drain(
             let kept = memory.entry(name).or_default();
             *kept = (larger(kept.0, held), larger(kept.1, most));
         }
-        // What left the backlog in all, beyond the last one that was waited for.
         measured += each;
     }
     let rounds = measured / each;
