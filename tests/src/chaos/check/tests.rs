@@ -32,15 +32,15 @@ fn honest() -> Evidence {
     stored.facts.insert(1, (FactKind::Doubt, 1, None));
     let trace = evidence.trace.get_mut("id1").unwrap();
     trace.splice(
-        3..,
-        [change(13, 2, 5, Some(2), Some(3)), change(14, 2, 4, Some(3), None), change(14, 2, 1, None, None)],
+        4..,
+        [change(14, 2, 5, Some(2), Some(3)), change(15, 2, 4, Some(3), None), change(15, 2, 1, None, None)],
     );
     let again = [
-        change(15, 3, 2, None, None),
-        Change { release: 2, ..change(15, 3, 3, None, Some(1)) },
-        Change { release: 2, ..change(16, 4, 5, Some(1), Some(2)) },
-        Change { release: 2, ..change(17, 5, 4, Some(2), None) },
-        Change { release: 2, ..change(17, 5, 6, None, Some(Closing::Delivered.code())) },
+        change(16, 3, 2, None, None),
+        Change { release: 2, ..change(16, 3, 3, None, Some(1)) },
+        Change { release: 2, ..change(17, 4, 5, Some(1), Some(2)) },
+        Change { release: 2, ..change(18, 5, 4, Some(2), None) },
+        Change { release: 2, ..change(18, 5, 6, None, Some(Closing::Delivered.code())) },
     ];
     trace.extend(again);
     evidence.copies.push(Copy { id: Some("id1".to_owned()), recipient: "r1@site.test".to_owned(), at: 5 * SECOND });
