@@ -18,7 +18,7 @@ use tonic::{
 /// The variable that the services read as well.
 const VARIABLE: &str = "MAILFLEET_FAULTS";
 /// Times that a call is made before its last answer counts.
-const TRIES: u32 = 12;
+const TRIES: u32 = 40;
 /// Pause before a call is made again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The call whose request does not end before its answer begins.

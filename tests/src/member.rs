@@ -10,6 +10,8 @@ use tokio::{
 
 /// Longest time for the threads of a crashed service to end.
 const CRASH_LIMIT: Duration = Duration::from_secs(10);
+/// Generous: without optimisation the futures of a whole service are large.
+const STACK: usize = 16 << 20;
 
 /// A service that runs.
 pub(crate) struct Member {
@@ -38,8 +40,13 @@ impl Member {
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(1).enable_all().thread_name(name.to_owned()).build().unwrap();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .thread_name(name.to_owned())
+            .thread_stack_size(STACK)
+            .build()
+            .unwrap();
         let life = Lifecycle::new();
         let built = runtime.spawn(build(life.clone())).await;
         // Dropped with its runtime when it was not built.

@@ -40,7 +40,7 @@ async fn with_a_fifth_of_all_calls_going_wrong_every_mail_still_has_its_one_endi
 /// A claim of a second copy that fails is undone, and must not give back what the first copy's claim has in hand.
 #[tokio::test]
 async fn letters_whose_chunks_come_again_while_they_are_in_hand_go_once() {
-    let faults = Faults::new(0.4, 11);
+    let faults = Faults::new(0.3, 11);
     let fleet = fleet(&faults).await;
     for index in 0..2 * LOAD {
         let post = mail().to(&format!("slow-300ms@receiver{index}.test")).key(&format!("slow-{index}"));
