@@ -140,7 +140,8 @@ fn report(arguments: &Arguments, outcomes: &BTreeMap<&str, Outcome>, fsync: u64)
     table(head, &rows)?;
     let shares = known().filter_map(|(name, outcome)| Some((name, outcome.median()?)));
     let shares = shares.flat_map(|(name, run)| {
-        run.by_process.iter().chain(&run.by_part).map(move |(process, used)| {
+        let parts = run.by_part.iter().filter(|(_, used)| **used > 0.0);
+        run.by_process.iter().chain(parts).map(move |(process, used)| {
             let held = run.peak_mb_by_process.get(process).map(f64::to_string).unwrap_or_default();
             [name.to_owned(), process.clone(), used.to_string(), held]
         })
