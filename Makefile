@@ -81,12 +81,12 @@ sqlx-check: deps ## Fails when .sqlx/ is not fresh
 option = $(if $($(1)),--$(2) $($(1)))
 
 .PHONY: bench
-bench: deps ## Measures the fleet beside Postfix, release build (N= SIZE= CONNS= RTT= DKIM= SHARE_4XX= SCENARIO=)
+bench: deps ## Measures the fleet beside Postfix, release build (SCENARIO= N= …, see tests/bench/README.md)
 	@tests/bench/peers/install.sh
 	@cargo build --release --workspace --bin mailfleet --bin bench
 	@target/release/bench $(call option,SCENARIO,scenario) $(call option,N,mails) \
 		$(call option,SIZE,size) $(call option,CONNS,conns) $(call option,RTT,rtt) $(call option,DKIM,dkim) \
-		$(call option,SHARE_4XX,share-4xx) $(BENCH_ARGS)
+		$(call option,SHARE_4XX,share-4xx) $(call option,REPEAT,repeat) $(call option,D,depths) $(BENCH_ARGS)
 
 .PHONY: bench-steps
 bench-steps: deps ## Measures the hot steps one by one (criterion)

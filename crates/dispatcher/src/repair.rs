@@ -110,13 +110,15 @@ async fn settle_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
         // What is known to be delivered ends as that, cancelled or not.
         refuse(tenure, delivered.into_iter(), Closing::Delivered).await?;
         refuse(tenure, cancelled.into_iter(), Closing::Cancelled).await?;
+        let mut settled = 0;
         for mark in &marks {
             if let UnsettledMark::CancelBatch { batch, size } = *mark {
                 refuse(tenure, (0..size).map(move |at| MessageId::of_batch(batch, at)), Closing::Cancelled).await?;
             }
-            tenure.store.settle_mark(mark).await?;
+            settled += usize::from(tenure.store.settle_mark(mark).await?);
         }
-        if marks.len() < MARK_BATCH as usize {
+        // What changed tables meanwhile is looked for again at the next turn.
+        if settled < MARK_BATCH as usize {
             break;
         }
     }

@@ -28,6 +28,8 @@ const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
 const SITE_WAIT: Duration = Duration::from_secs(5);
 /// Domains of one chunk whose sites are asked for at the same time.
 const SITES_AT_ONCE: usize = 64;
+/// A domain that has no answer after this long counts as one that gave none in time.
+const SLOW: Duration = Duration::from_secs(1);
 /// How long a domain that gave no answer in time is not asked for its site again.
 const SILENT_FOR: Duration = Duration::from_secs(300);
 /// Silent domains that are remembered before all are forgotten.
@@ -225,10 +227,17 @@ impl Desk {
         self.office.metrics.claimed(claims.len(), &verdicts, begun.elapsed());
         let now = Instant::now();
         let mut finished = Vec::new();
-        for (Held { letter, chunk, .. }, not_before) in gathered {
-            // What has no verdict was stale. Taken out, so that a second copy of this job finds none.
-            let job = claim_of(&letter);
-            if verdicts.remove(&job) == Some(Verdict::Go) {
+        for (held, not_before) in gathered {
+            // Taken out, so that a second copy of this job finds none.
+            let job = claim_of(&held.letter);
+            let verdict = verdicts.remove(&job);
+            // Under a lease that is over nothing is claimed, stale or not. The next owner finds out.
+            if verdict.is_none() && !self.tenure.is_live() {
+                give_back(&held).await;
+                continue;
+            }
+            let Held { letter, chunk, .. } = held;
+            if verdict == Some(Verdict::Go) {
                 self.tenure.claimed(job);
                 if let Some(seat) = self.seats.get(&letter.job.site) {
                     seat.line.push(Claimed { letter, not_before, since: now });
@@ -391,21 +400,18 @@ impl Intake {
             .into_iter()
             .filter(|domain| self.silent.get(domain).is_none_or(|until| *until < now))
             .map(async |domain| {
-                let site = tokio::time::timeout(SITE_WAIT, route.site(&domain)).await;
-                (domain, site)
+                let asked = Instant::now();
+                let site = tokio::time::timeout(SITE_WAIT, route.site(&domain)).await.ok().flatten();
+                (domain, site, asked.elapsed())
             })
             .collect();
         let answers: Vec<_> = stream::iter(asks).buffer_unordered(SITES_AT_ONCE).collect().await;
         let mut sites = Sites::with_capacity(answers.len());
-        for (domain, answer) in answers {
-            match answer {
-                Ok(Some(site)) => {
-                    sites.insert(domain, site);
-                }
-                Ok(None) => {}
-                Err(_) => {
-                    self.silent.insert(domain, now + SILENT_FOR);
-                }
+        for (domain, site, took) in answers {
+            if let Some(site) = site {
+                sites.insert(domain, site);
+            } else if took > SLOW {
+                self.silent.insert(domain, now + SILENT_FOR);
             }
         }
         sites

@@ -110,21 +110,39 @@ impl Store {
             .collect())
     }
 
-    /// Notes that what rested under this mark has been closed. What was being sent meets the mark at its record.
+    /// Notes that what rested under this mark has been closed; `false` when some of it rests or travels after all,
+    /// since it changed tables while it was to be closed. What was being sent meets the mark at its record.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn settle_mark(&self, mark: &UnsettledMark) -> Result<(), StoreError> {
+    pub async fn settle_mark(&self, mark: &UnsettledMark) -> Result<bool, StoreError> {
         let (subject, kind): (Uuid, i16) = match mark {
             UnsettledMark::CancelMessage(id) => (id.as_uuid(), 1),
             UnsettledMark::CancelBatch { batch, .. } => (batch.as_uuid(), 1),
             UnsettledMark::Delivered(id) => (id.as_uuid(), 2),
         };
-        call!(self, conn => {
-            sqlx::query!("update mailfleet.marks set settled = true where subject_id = $1 and kind = $2", subject, kind)
-                .execute(conn)
-                .await?;
-        })
+        let messages: Vec<Uuid> = match mark {
+            UnsettledMark::CancelMessage(id) | UnsettledMark::Delivered(id) => vec![id.as_uuid()],
+            UnsettledMark::CancelBatch { batch, size } => {
+                (0..*size).map(|at| MessageId::of_batch(*batch, at).as_uuid()).collect()
+            }
+        };
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query!(
+                // One look at both tables: a message that is on its way from one to the other is in either.
+                "update mailfleet.marks set settled = true
+                 where subject_id = $1 and kind = $2
+                   and not exists (select from mailfleet.waiting where message_id = any ($3))
+                   and not exists (select from mailfleet.moving where message_id = any ($3) and state = 1)",
+                subject,
+                kind,
+                &messages
+            )
+            .execute(&mut *conn)
+            .await?
+            .rows_affected()
+        })?;
+        Ok(rows == 1)
     }
 
     /// Closes those of `messages` that are waiting or released; returns how many. At most 1,000 a call.
