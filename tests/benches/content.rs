@@ -52,6 +52,12 @@ fn mail(criterion: &mut Criterion) {
     let ed25519 = SigningKey::ed25519_from_pkcs8(domain, "e1", &ed25519.pkcs8).unwrap();
     let recipient: Mailbox = "r7@receiver.test".parse().unwrap();
     let message_id: MessageId = "019a0000-0000-7000-8000-000000000001".parse().unwrap();
+    let cases = [
+        ("render", vec![]),
+        ("render_sign_ed25519", vec![ed25519.clone()]),
+        ("render_sign_rsa2048", vec![rsa.clone()]),
+        ("render_sign_both", vec![rsa, ed25519]),
+    ];
     let request = |keys| RenderRequest {
         message_id,
         tenant: tenant(),
@@ -61,13 +67,8 @@ fn mail(criterion: &mut Criterion) {
         keys,
     };
     let mut group = criterion.benchmark_group("mail");
-    for (name, keys) in [
-        ("render", vec![]),
-        ("render_sign_ed25519", vec![ed25519.clone()]),
-        ("render_sign_rsa2048", vec![rsa.clone()]),
-        ("render_sign_both", vec![rsa, ed25519]),
-    ] {
-        group.bench_function(name, |bench| bench.iter(|| prepared.render(black_box(request(&keys))).unwrap()));
+    for (name, keys) in &cases {
+        group.bench_function(*name, |bench| bench.iter(|| prepared.render(black_box(request(keys))).unwrap()));
     }
     group.finish();
     criterion.bench_function("template/compile", |bench| {

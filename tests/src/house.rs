@@ -19,6 +19,7 @@ pub(crate) async fn connect(url: &str, name: &str) -> Store {
         acquire_timeout: Duration::from_secs(5),
         call_timeout: Duration::from_secs(5),
         application: name.to_owned(),
+        ..StoreConfig::default()
     };
     Store::connect(&config).await.unwrap()
 }

@@ -1,6 +1,8 @@
 //! One fixed seed of the fault runner: a real fleet of processes, killed, stopped, cut off and wiped under load.
 //! `make chaos` does more, for longer, with every fault and any seed.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use mailfleet_tests::{
     chaos::{Options, parse, run},
     processes::program,

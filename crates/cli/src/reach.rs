@@ -155,7 +155,9 @@ fn store_config(config: &PostgresConfig) -> anyhow::Result<StoreConfig> {
         max_connections: 2,
         acquire_timeout: config.acquire_timeout,
         call_timeout: CALL_TIMEOUT,
+        statement_timeout: CALL_TIMEOUT,
         application: "mailfleet-command".to_owned(),
+        ..StoreConfig::default()
     })
 }
 

@@ -164,6 +164,9 @@ async fn connect_store(boot: &Boot, config: &PostgresConfig) -> Result<Store, Se
         max_connections: config.max_connections.get(),
         acquire_timeout: config.acquire_timeout,
         call_timeout: config.client_timeout,
+        statement_timeout: config.statement_timeout,
+        lock_timeout: config.lock_timeout,
+        idle_in_transaction_timeout: config.idle_in_transaction_timeout,
         application: format!("mailfleet-{}", boot.service()),
     };
     let store = Store::connect(&config).await.map_err(|error| ServiceError::unavailable("postgres", error))?;

@@ -60,6 +60,8 @@ impl StoreError {
                         ["40", "53", "57", "08", "28", "58"].iter().any(|class| code.starts_with(class))
                             || code == "55P03"
                             || code == "25006"
+                            // Our transaction lay idle, as when this process was stopped.
+                            || code == "25P03"
                     })
                 }
                 sqlx::Error::Io(_)

@@ -70,8 +70,15 @@ pub struct StoreConfig {
     pub max_connections: u32,
     /// Longest wait for a free connection before a call fails as unavailable.
     pub acquire_timeout: Duration,
-    /// Longest time for one call, its transaction included.
+    /// Longest time for one call, its transaction included. After it the server is taken for gone, and the
+    /// connection is closed. The three below are enforced by the server, and never longer than this.
     pub call_timeout: Duration,
+    /// Longest time for one statement.
+    pub statement_timeout: Duration,
+    /// Longest wait for a lock.
+    pub lock_timeout: Duration,
+    /// How long a transaction may lie idle before the server ends it: what a vanished caller holds, others wait for.
+    pub idle_in_transaction_timeout: Duration,
     /// What the server shows as this connection's application.
     pub application: String,
 }
@@ -83,6 +90,9 @@ impl Default for StoreConfig {
             max_connections: 8,
             acquire_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(15),
+            statement_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(5),
+            idle_in_transaction_timeout: Duration::from_secs(10),
             application: "mailfleet".to_owned(),
         }
     }
@@ -123,13 +133,14 @@ impl Store {
     /// # Errors
     /// When the server cannot be reached.
     pub async fn connect_unchecked(config: &StoreConfig) -> Result<Self, StoreError> {
+        let millis = |limit: Duration| format!("{}ms", limit.min(config.call_timeout).as_millis().max(1));
         let options = PgConnectOptions::from_str(&config.url)
             .map_err(|source| StoreError::Connect { source })?
             .application_name(&config.application)
             .options([
-                ("statement_timeout", format!("{}ms", config.call_timeout.as_millis())),
-                ("lock_timeout", format!("{}ms", config.call_timeout.as_millis())),
-                ("idle_in_transaction_session_timeout", "60s".to_owned()),
+                ("statement_timeout", millis(config.statement_timeout)),
+                ("lock_timeout", millis(config.lock_timeout)),
+                ("idle_in_transaction_session_timeout", millis(config.idle_in_transaction_timeout)),
                 ("jit", "off".to_owned()),
                 ("timezone", "UTC".to_owned()),
             ]);

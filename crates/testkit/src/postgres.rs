@@ -193,8 +193,10 @@ impl PostgresServer {
     /// # Errors
     /// When a process cannot be killed.
     pub async fn kill9(&mut self) -> Result<(), LaunchError> {
-        let mut all = vec![self.pid];
-        all.extend(children(self.pid));
+        // Stopped first: it must not begin another process while they are counted.
+        process::signal(self.pid, Signal::STOP)?;
+        let mut all = children(self.pid);
+        all.push(self.pid);
         for pid in &all {
             process::signal(*pid, Signal::KILL)?;
         }

@@ -2,10 +2,13 @@
 //! `cargo run -p mailfleet-tests --bin transitions > tests/model/transitions.pml`. A test compares the two.
 
 use domain::{Actor, Closing, Place, TRANSITIONS, Transition, fact::FactKind};
-use std::fmt::{Debug, Write};
+use std::{
+    fmt::{Debug, Write},
+    io,
+};
 
-fn main() {
-    print!("{}", model());
+fn main() -> io::Result<()> {
+    io::Write::write_all(&mut io::stdout(), model().as_bytes())
 }
 
 fn model() -> String {

@@ -69,7 +69,6 @@ impl Report {
         self.duplicated = judgement.duplicated;
         self.duplicated_unexplained = judgement.duplicated_unexplained;
         self.in_doubt = judgement.in_doubt;
-        let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0;
         self.recovery_s_max = tenths(judgement.recovery_s_max);
         self.drain_s = judgement.drain_s.map(tenths);
         for (rule, count) in &judgement.objections.counts {
@@ -110,4 +109,8 @@ impl Report {
             *most = most.max(*peak);
         }
     }
+}
+
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
 }

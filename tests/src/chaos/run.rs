@@ -228,8 +228,9 @@ async fn gather(fleet: &Fleet, load: &Load, schedule: &Schedule) -> anyhow::Resu
         on_top +=
             (f64::from(config::LIMITED_RATE) * config::AHEAD_S).ceil() as u64 + u64::from(config::LIMITED_CONNECTIONS);
     }
+    let ledger = load.ledger().clone();
     Ok(Evidence {
-        ledger: load.ledger().clone(),
+        ledger,
         stored: collect::stored(&mut conn).await.context("read the messages")?,
         trace: collect::trace(&mut conn).await.context("read the trace")?,
         copies: collect::copies(fleet)?,

@@ -20,19 +20,16 @@ pub struct PostgresConfig {
     pub password_file: Option<SecretFile>,
     /// Most connections of this process. Larger: more of the server's own limit is taken.
     pub max_connections: NonZeroU32,
-    /// How long to wait for a free connection.
+    /// How long to wait for a free connection, or for a new one.
     #[serde(with = "humantime_serde")]
     pub acquire_timeout: Duration,
-    /// How long one connection attempt may take.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
     /// How long a statement may run, as the server sees it.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock.
     #[serde(with = "humantime_serde")]
     pub lock_timeout: Duration,
-    /// How long a transaction may lie idle.
+    /// How long a transaction may lie idle. A service that vanishes within one holds its rows for as long.
     #[serde(with = "humantime_serde")]
     pub idle_in_transaction_timeout: Duration,
     /// How long the answer to a statement is waited for here. Longer than `statement_timeout`; after it the
@@ -48,7 +45,6 @@ impl Default for PostgresConfig {
             password_file: None,
             max_connections: const { NonZeroU32::new(10).expect("not zero") },
             acquire_timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(10),
