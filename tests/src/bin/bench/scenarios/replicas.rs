@@ -35,10 +35,11 @@ struct Run {
 }
 
 impl Run {
-    /// What so many connections carry, if none ever waits for us.
+    /// What so many connections carry, if none ever waits for us. One of several to a site is kept for urgent mail.
     fn ceiling(&self) -> Option<f64> {
         let flight = (self.round_trip * FLIGHTS).as_secs_f64();
-        (flight > 0.0).then(|| (self.sites * self.connections) as f64 / flight)
+        let connections = self.sites * self.connections.saturating_sub(1).max(1);
+        (flight > 0.0).then(|| connections as f64 / flight)
     }
 }
 
@@ -81,7 +82,7 @@ async fn once(arguments: &Arguments, folder: &Path, letter: &Letter, run: &Run) 
     let measured = measured.await;
     fleet.stop(arguments.keep).await?;
     let measured = measured?;
-    // Every one came, or `measure` had not returned.
+    // Every one came at least once, or `measure` had failed.
     if measured.surplus > 0 || measured.duplicated > 0 {
         bail!("{} mails came twice", measured.surplus.max(measured.duplicated));
     }
@@ -104,7 +105,6 @@ fn report(all: &[(Run, Measured)]) -> anyhow::Result<()> {
                 most,
                 share,
                 measured.cpu_us_per_mail.to_string(),
-                "0".to_owned(),
                 measured.duplicated.to_string(),
             ]
         })
@@ -118,7 +118,6 @@ fn report(all: &[(Run, Measured)]) -> anyhow::Result<()> {
         "connections carry",
         "of it",
         "CPU µs/mail",
-        "lost",
         "doubled",
     ];
     table(head, &rows)?;
@@ -128,7 +127,7 @@ fn report(all: &[(Run, Measured)]) -> anyhow::Result<()> {
             json!({
                 "senders": run.senders, "round_trip_ms": run.round_trip.as_millis() as u64, "sites": run.sites,
                 "connections": run.connections, "mails": run.mails, "mails_per_s": measured.mails_per_s,
-                "ceiling": run.ceiling(), "cpu_us_per_mail": measured.cpu_us_per_mail, "lost": 0,
+                "ceiling": run.ceiling(), "cpu_us_per_mail": measured.cpu_us_per_mail,
                 "duplicated": measured.duplicated,
             })
         })
