@@ -4,10 +4,11 @@ mod common;
 
 use bus::topology;
 use common::{Call, House, Running, bulk, quick};
-use domain::{Closing, Lane, fact::FactKind};
+use domain::fact::{FactDetail, FactKind};
+use domain::{Closing, Lane, SiteId};
 use mailfleet_dispatcher::{DispatcherConfig, LEASE};
 use std::{collections::HashSet, time::Duration};
-use store::{Claim, Lease, LeaseTerms, PauseSelector, Verdict, Whereabouts};
+use store::{Claim, Lease, LeaseTerms, Outcome, PauseSelector, Recorded, Verdict, What, Whereabouts};
 use testkit::until;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -139,7 +140,17 @@ async fn a_cancelled_batch_is_closed_where_it_rests() {
 async fn a_message_known_to_be_delivered_is_closed_where_it_rests() {
     let house = House::new().await;
     let accepted = house.accept(Call { due_in: HOUR, ..bulk(2) }).await;
-    house.store.mark_delivered(accepted.ids[1]).await.expect("marks");
+    // The 250 of an attempt that nobody knew of any more.
+    let taken = Outcome {
+        message: accepted.ids[1],
+        release: 1,
+        epoch: 0,
+        queue: 1,
+        site: SiteId::from_stored("receiver.test".to_owned()),
+        what: What::Delivered,
+        detail: FactDetail::default(),
+    };
+    assert_eq!(house.store.record(&[taken]).await.expect("answers"), [Recorded::Late]);
     let dispatcher = house.dispatcher("one", quick());
     until("the mark is settled", async || house.store.unsettled_count().await.expect("answers") == 0).await;
     assert_eq!(house.whereabouts(accepted.ids[1]).await, Whereabouts::Closed(Closing::Delivered));

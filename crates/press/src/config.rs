@@ -27,6 +27,10 @@ pub struct PressConfig {
     /// Chunks of transactional mail rendered at the same time, beside those. Default: the number of cores;
     /// they stand idle while no such mail comes.
     pub reserved_workers: NonZeroUsize,
+    /// By how much the threads that render bulk mail give way to every other thread of the machine: 0 (not at all) to
+    /// 19, as in nice(1); more is taken as 19. Default 19. Smaller: bulk mail keeps its pace beside other programs, and urgent mail waits
+    /// longer while bulk mail keeps every core busy.
+    pub bulk_niceness: u8,
     /// Bounds on one rendering.
     pub limits: Limits,
 }
@@ -43,6 +47,7 @@ impl Default for PressConfig {
             outage_pause: Duration::from_millis(500),
             workers: cores,
             reserved_workers: cores,
+            bulk_niceness: 19,
             limits: Limits::default(),
         }
     }

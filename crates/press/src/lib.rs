@@ -53,7 +53,7 @@ impl Press {
             contents: Contents::new(config),
             keys: Keys::new(config, sealer),
             source: Source { store, pause: config.outage_pause, until: Mutex::new(None) },
-            pool: Pool::new(config.workers.get(), config.reserved_workers.get()),
+            pool: Pool::new(config),
         }
     }
 

@@ -66,22 +66,6 @@ impl Store {
         Ok(!rows.is_empty())
     }
 
-    /// Notes that a message is known to be delivered.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn mark_delivered(&self, message: MessageId) -> Result<(), StoreError> {
-        call!(self, conn => {
-            sqlx::query!(
-                "insert into mailfleet.marks (subject_id, kind, created_at) values ($1, 2, mailfleet.clock())
-                 on conflict do nothing",
-                message.as_uuid()
-            )
-            .execute(conn)
-            .await?;
-        })
-    }
-
     /// Marks whose resting messages are to be closed, oldest first.
     ///
     /// # Errors

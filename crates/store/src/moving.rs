@@ -211,68 +211,44 @@ impl Store {
             };
             done.insert((row.message_id, row.release_no), recorded);
         }
-        let mut all = Vec::with_capacity(outcomes.len());
-        for outcome in outcomes {
-            let recorded = match done.get(&(outcome.message.as_uuid(), release_no(outcome.release))) {
-                Some(recorded) => *recorded,
-                None => self.record_late(outcome).await?,
-            };
-            all.push(recorded);
-        }
-        Ok(all)
+        let mut unmatched = sorted;
+        unmatched.retain(|outcome| !done.contains_key(&key(outcome)));
+        done.extend(self.record_late(&unmatched).await?);
+        Ok(outcomes.iter().map(|outcome| done.get(&key(outcome)).copied().unwrap_or(Recorded::Repeated)).collect())
     }
 
-    /// An outcome that matched nothing: its own repeat, or late. The mark of a late 250 is committed first.
-    async fn record_late(&self, outcome: &Outcome) -> Result<Recorded, StoreError> {
-        let (kind, closing) = match outcome.what {
-            What::Delivered => (FactKind::Final, Some(Closing::Delivered)),
-            What::Bounced => (FactKind::Final, Some(Closing::Bounced)),
-            What::Deferred { .. } => (FactKind::Deferred, None),
-            What::InDoubt => (FactKind::Doubt, None),
-            What::GivenBack { .. } => return Ok(Recorded::Repeated),
-        };
-        let message = outcome.message.as_uuid();
-        let release = release_no(outcome.release);
-        let known = transaction!(self, PLAIN, conn => {
-            sqlx::query_scalar!(
-                // The end of this release may be another one than this outcome, such as `unknown`; or `delivered`,
-                // since that it was known to be.
-                r#"select (exists (select from mailfleet.facts f
-                                   where f.message_id = $1 and f.release_no = $2
-                                     and (f.kind = 6 or f.kind = $3 and coalesce(f.closing, 1) in ($4, 1)))
-                        or exists (select from mailfleet.message_events e
-                                   where e.message_id = $1 and e.release_no = $2
-                                     and (e.kind = 6 or e.kind = $3 and coalesce(e.closing, 1) in ($4, 1)))) as "known!""#,
-                message,
-                release,
-                kind.code(),
-                closing.map(|closing| i32::from(closing.code())),
+    /// Outcomes that matched nothing: which of them are late. The others are repeats of what is in the log, or say
+    /// nothing that matters by now.
+    async fn record_late(&self, outcomes: &[&Outcome]) -> Result<Vec<((Uuid, i32), Recorded)>, StoreError> {
+        let mut told = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            let (kind, closing) = match outcome.what {
+                What::Delivered => (FactKind::Final, Some(Closing::Delivered)),
+                What::Bounced => (FactKind::Final, Some(Closing::Bounced)),
+                What::Deferred { .. } => (FactKind::Deferred, None),
+                What::InDoubt => (FactKind::Doubt, None),
+                What::GivenBack { .. } => continue,
+            };
+            told.push((*outcome, kind.code(), closing.map(Closing::code)));
+        }
+        if told.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = transaction!(self, HOT, conn => {
+            sqlx::query_file!(
+                "src/sql/record_late.sql",
+                &told.iter().map(|(o, ..)| o.message.as_uuid()).collect::<Vec<_>>(),
+                &told.iter().map(|(o, ..)| release_no(o.release)).collect::<Vec<_>>(),
+                &told.iter().map(|(_, kind, _)| *kind).collect::<Vec<_>>(),
+                &told.iter().map(|(.., closing)| *closing).collect::<Vec<_>>() as &[Option<i16>],
+                &told.iter().map(|(o, ..)| o.queue).collect::<Vec<_>>(),
+                &told.iter().map(|(o, ..)| o.site.to_string()).collect::<Vec<_>>(),
+                &told.iter().map(|(o, ..)| detail_text(&o.detail)).collect::<Vec<_>>(),
             )
-            .fetch_one(&mut *conn)
+            .fetch_all(&mut *conn)
             .await?
         })?;
-        if known {
-            return Ok(Recorded::Repeated);
-        }
-        if outcome.what == What::Delivered {
-            self.mark_delivered(outcome.message).await?;
-        }
-        transaction!(self, PLAIN, conn => {
-            sqlx::query!(
-                "insert into mailfleet.facts
-                     (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
-                 values ($1, 6, $2, $3, $2, $4, $5, mailfleet.clock(), $6)",
-                message,
-                release,
-                closing.map(Closing::code),
-                outcome.queue,
-                outcome.site.as_str(),
-                serde_json::to_value(&outcome.detail).unwrap_or_default(),
-            )
-            .execute(&mut *conn)
-            .await?;
-        })?;
-        Ok(Recorded::Late)
+        Ok(rows.into_iter().map(|row| ((row.message_id, row.release_no), Recorded::Late)).collect())
     }
 
     /// Puts released rows back to rest; returns how many there were. The others were stale.
@@ -385,6 +361,11 @@ impl Store {
             .map(|row| (MessageId::from_uuid(row.message_id), row.queue_id, SiteId::from_stored(row.site)))
             .collect())
     }
+}
+
+/// What an outcome is found by in the answer of a statement.
+fn key(outcome: &Outcome) -> (Uuid, i32) {
+    (outcome.message.as_uuid(), release_no(outcome.release))
 }
 
 fn release_no(release: u32) -> i32 {

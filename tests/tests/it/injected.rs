@@ -23,7 +23,7 @@ async fn fleet(faults: &Faults) -> Fleet {
 
 #[tokio::test]
 async fn with_calls_going_wrong_all_along_the_road_every_mail_still_has_its_one_ending() {
-    let faults = Faults::new(0.05, 7);
+    let faults = Faults::new(0.2, 7);
     let fleet = fleet(&faults).await;
     let one_to = |head: &str| mail().to_all(addresses(LOAD, head, "receiver.test")).key(head);
     fleet.submit_batch(one_to("accept")).await;
@@ -38,13 +38,13 @@ async fn with_calls_going_wrong_all_along_the_road_every_mail_still_has_its_one_
     let verdict = fleet.assert_sound().await;
     assert_eq!(verdict.of(Closing::Delivered), 2 * LOAD, "{verdict:?}");
     assert_eq!(verdict.of(Closing::Bounced), LOAD, "{verdict:?}");
-    assert!(faults.injected().iter().all(|(_, count)| *count > 0), "{faults:?}");
+    assert!(faults.injected().iter().all(|(_, count)| *count > 10), "{faults:?}");
 }
 
 /// A claim of a second copy that fails is undone, and must not give back what the first copy's claim has in hand.
 #[tokio::test]
 async fn letters_whose_chunks_come_again_while_they_are_in_hand_go_once() {
-    let faults = Faults::new(0.05, 11);
+    let faults = Faults::new(0.3, 11);
     let fleet = fleet(&faults).await;
     for index in 0..2 * LOAD {
         let post = mail().to(&format!("slow-300ms@receiver{index}.test")).key(&format!("slow-{index}"));
