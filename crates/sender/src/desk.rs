@@ -62,7 +62,7 @@ pub(crate) struct Desk {
     freed: Arc<Notify>,
     last_claim: Instant,
     /// Where the last gathering began, so that another site comes first next time.
-    turn: usize,
+    turns: [usize; 2],
 }
 
 impl Desk {
@@ -75,7 +75,7 @@ impl Desk {
             held: [0, 0],
             freed: Arc::new(Notify::new()),
             last_claim: Instant::now(),
-            turn: 0,
+            turns: [0, 0],
         }
     }
 
@@ -137,18 +137,30 @@ impl Desk {
     async fn round(&mut self) {
         let most = usize::try_from(self.office.config.desk.claim.get()).unwrap_or(usize::MAX);
         loop {
-            let rested = self.last_claim.elapsed() >= self.office.config.desk.claim_every;
-            if !rested && self.held[0] == 0 && self.held[1] < most {
+            let bulk_is_due = self.last_claim.elapsed() >= self.office.config.desk.claim_every || self.held[1] >= most;
+            if !bulk_is_due && self.held[0] == 0 {
                 break;
             }
-            let gathered = self.gather(most);
+            // In a statement of its own: one with hundreds of letters takes many times as long.
+            let urgent = self.gather(Lane::Transactional, most);
+            if !urgent.is_empty() {
+                let full = urgent.len() >= most;
+                self.claim(urgent).await;
+                if full {
+                    continue;
+                }
+            }
+            if !bulk_is_due {
+                break;
+            }
+            let bulk = self.gather(Lane::Bulk, most);
             // Also when nothing may go: a look a moment later would find the same.
             self.last_claim = Instant::now();
-            if gathered.is_empty() {
+            if bulk.is_empty() {
                 break;
             }
-            let full = gathered.len() >= most;
-            self.claim(gathered).await;
+            let full = bulk.len() >= most;
+            self.claim(bulk).await;
             if !full {
                 break;
             }
@@ -168,36 +180,33 @@ impl Desk {
         });
     }
 
-    /// What the limits let go within the next moments: transactional before bulk, each site in its turn.
-    fn gather(&mut self, most: usize) -> Vec<(Held, Instant)> {
+    /// What the limits let go of a lane within the next moments, each site in its turn.
+    fn gather(&mut self, lane: Lane, most: usize) -> Vec<(Held, Instant)> {
+        let mut gathered = Vec::new();
+        if self.held[index(lane)] == 0 {
+            return gathered;
+        }
         let now = Instant::now();
         let ahead = self.office.config.desk.ahead;
-        let mut gathered = Vec::new();
-        self.turn = self.turn.wrapping_add(1);
-        for lane in Lane::ALL {
-            if self.held[index(lane)] == 0 {
+        let turn = &mut self.turns[index(lane)];
+        *turn = turn.wrapping_add(1);
+        let start = *turn % self.seats.len().max(1);
+        let mut seats: Vec<&mut Seat> = self.seats.values_mut().collect();
+        seats.rotate_left(start);
+        for seat in seats {
+            if seat.held(lane).is_empty() || seat.line.pace().paused(now).is_some() {
                 continue;
             }
-            let count = self.seats.len();
-            let start = self.turn % count.max(1);
-            let order = (start..count).chain(0..start);
-            let mut seats: Vec<&mut Seat> = self.seats.values_mut().collect();
-            for at in order {
-                let seat = &mut *seats[at];
-                if seat.held(lane).is_empty() || seat.line.pace().paused(now).is_some() {
-                    continue;
-                }
-                let mut room = seat.line.room(lane).min(most.saturating_sub(gathered.len()));
-                while room > 0 && !seat.held(lane).is_empty() {
-                    let Some(not_before) = seat.line.pace().permit(now, ahead) else { break };
-                    gathered.extend(seat.held(lane).pop_front().map(|held| (held, not_before)));
-                    self.held[index(lane)] -= 1;
-                    room -= 1;
-                }
-                seat.used = now;
-                if gathered.len() >= most {
-                    break;
-                }
+            let mut room = seat.line.room(lane).min(most.saturating_sub(gathered.len()));
+            while room > 0 && !seat.held(lane).is_empty() {
+                let Some(not_before) = seat.line.pace().permit(now, ahead) else { break };
+                gathered.extend(seat.held(lane).pop_front().map(|held| (held, not_before)));
+                self.held[index(lane)] -= 1;
+                room -= 1;
+            }
+            seat.used = now;
+            if gathered.len() >= most {
+                break;
             }
         }
         self.office.metrics.held.dec_by(i64::try_from(gathered.len()).unwrap_or(i64::MAX));

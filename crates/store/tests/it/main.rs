@@ -8,6 +8,7 @@ extern crate mailfleet_store as store;
 mod accept;
 mod desk;
 mod fold;
+mod limits;
 mod plans;
 mod protocol;
 mod refusals;

@@ -6,6 +6,7 @@ use crate::{
     backends,
     load::{self, Handed},
     mail::{Letter, Plan, variables},
+    report::note,
     scenarios::Subject,
     usage::Group,
 };
@@ -65,6 +66,7 @@ pub struct Fleet {
     /// Where the log's head will be when everything handed in so far has its final event.
     target: AtomicI64,
     more: Vec<(String, Child)>,
+    is_stopped: bool,
 }
 
 impl Fleet {
@@ -109,6 +111,7 @@ impl Fleet {
             queues: QueueServiceClient::new(line),
             target: store.log_head().await?.seq.into(),
             more: Vec::new(),
+            is_stopped: false,
             options,
             sink_port,
             state,
@@ -193,18 +196,23 @@ impl Fleet {
 
     /// Ends everything and removes its data.
     pub async fn stop(mut self, keep: bool) -> anyhow::Result<()> {
-        for (_, child) in &mut self.more {
-            // Asked to end in order, as `down` asks the others.
-            Command::new("kill").arg(child.id().to_string()).status()?;
-            child.wait()?;
-        }
         self.store.close().await;
-        command(&self.mailfleet, &self.folder, self.sink_port, &self.options, &["down", "--quiet"])?;
+        self.end_processes()?;
         if !keep {
             testkit::PostgresServer::remove(&self.folder.join("postgres")).await?;
             fs::remove_dir_all(&self.folder)?;
         }
         Ok(())
+    }
+
+    fn end_processes(&mut self) -> anyhow::Result<()> {
+        self.is_stopped = true;
+        for (_, child) in &mut self.more {
+            // Asked to end in order, as `down` asks the others.
+            Command::new("kill").arg(child.id().to_string()).status()?;
+            child.wait()?;
+        }
+        command(&self.mailfleet, &self.folder, self.sink_port, &self.options, &["down", "--quiet"])
     }
 
     fn mail(&self, lane: Lane) -> Mail {
@@ -213,6 +221,17 @@ impl Fleet {
             content: Some(Content::Template(TemplateRef { template: TEMPLATE.to_owned(), version: 0 })),
             lane: lane.into(),
             ..Mail::default()
+        }
+    }
+}
+
+/// A measurement that was broken off leaves no process behind.
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if !self.is_stopped
+            && let Err(error) = self.end_processes()
+        {
+            note(&format!("cannot stop the fleet in {}: {error:#}", self.folder.display()));
         }
     }
 }

@@ -14,13 +14,16 @@ mod peer;
 mod profile;
 mod report;
 mod scenarios;
+mod sessions;
 mod sink;
 mod spread;
 mod usage;
 
+use anyhow::{Context, bail};
 use arguments::{Arguments, Scenario};
 use clap::Parser;
 use std::{fs, path::Path};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -30,13 +33,27 @@ async fn main() -> anyhow::Result<()> {
     }
     let folder = std::env::temp_dir().join(format!("mailfleet-bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let outcome = run(&arguments, &folder).await;
+    let shared = sessions::SharedByThread::turn();
+    let outcome = tokio::select! {
+        outcome = run(&arguments, &folder) => outcome,
+        signal = interrupted() => signal.and_then(|name| bail!("broken off by {name}")),
+    };
+    drop(shared);
     if arguments.keep {
         report::note(&format!("kept {}", folder.display()));
     } else {
         fs::remove_dir_all(&folder)?;
     }
     outcome
+}
+
+/// Until somebody wants it to end. What was started ends with the futures that hold it.
+async fn interrupted() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.map(|()| "SIGINT").context("cannot wait for signals"),
+        _ = terminate.recv() => Ok("SIGTERM"),
+    }
 }
 
 async fn run(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {

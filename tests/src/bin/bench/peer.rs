@@ -3,6 +3,7 @@
 use crate::{
     load::{self, Handed},
     mail::{Finished, Letter, Plan},
+    report::note,
     scenarios::Subject,
     usage::Group,
 };
@@ -31,6 +32,7 @@ pub struct Postfix {
     port: u16,
     connections: usize,
     signed: bool,
+    is_stopped: bool,
 }
 
 impl Postfix {
@@ -57,7 +59,7 @@ impl Postfix {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let kind = if signed { "signed" } else { "plain" };
         script("start.sh", folder, &[&port.to_string(), &sink_port.to_string(), kind, &concurrency.to_string()])?;
-        let postfix = Self { folder: folder.to_owned(), port, connections, signed };
+        let postfix = Self { folder: folder.to_owned(), port, connections, signed, is_stopped: false };
         let answers = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok();
         match eventually(LIMIT, answers).await {
             Some(_) => Ok(postfix),
@@ -69,7 +71,8 @@ impl Postfix {
     }
 
     /// Ends it and removes its data.
-    pub fn stop(self, keep: bool) -> anyhow::Result<()> {
+    pub fn stop(mut self, keep: bool) -> anyhow::Result<()> {
+        self.is_stopped = true;
         script("stop.sh", &self.folder, &[])?;
         if !keep {
             fs::remove_dir_all(&self.folder)?;
@@ -81,6 +84,17 @@ impl Postfix {
         let path = self.folder.join(file);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(text.trim().parse()?)
+    }
+}
+
+/// A measurement that was broken off leaves no process behind.
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        if !self.is_stopped
+            && let Err(error) = script("stop.sh", &self.folder, &[])
+        {
+            note(&format!("cannot stop Postfix in {}: {error:#}", self.folder.display()));
+        }
     }
 }
 

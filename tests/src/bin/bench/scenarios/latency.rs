@@ -7,6 +7,7 @@ use crate::{
     load::now_us,
     mail::{Letter, Plan, SIGNED},
     report::{note, ratio, round, say, table},
+    sessions::SharedByThread,
     sink::SinkProcess,
     spread::Spread,
 };
@@ -87,7 +88,9 @@ async fn both(arguments: &Arguments, fleet: &Fleet, sink: &SinkProcess, letter: 
         "scenario": "latency", "samples": arguments.samples,
         "idle": {"accept": idle.accept, "accept_to_delivered": idle.delivery, "call_to_delivered": idle.whole},
         "busy": {"accept": busy.accept, "accept_to_delivered": busy.delivery, "call_to_delivered": busy.whole},
-        "p99_ratio": ratio(Some(busy.delivery.p99_ms), Some(idle.delivery.p99_ms)),
+        "p99_ratio": ratio(Some(busy.whole.p99_ms), Some(idle.whole.p99_ms)),
+        "p99_ratio_accept_to_delivered": ratio(Some(busy.delivery.p99_ms), Some(idle.delivery.p99_ms)),
+        "shared_by_thread": SharedByThread::holds(),
         "bulk": {
             "recipients": plan.count, "accept_s": round(accept_s, 2),
             "accepted_per_s": round(plan.count as f64 / accept_s, 0), "drained_s": round(drained, 1),

@@ -8,6 +8,7 @@ use crate::{
     mail::{Letter, PLAIN, Plan, SIGNED},
     peer::Postfix,
     report::{Measured, note, ratio, round, say, table},
+    sessions::SharedByThread,
     sink::SinkProcess,
 };
 use serde_json::{Map, Value, json};
@@ -203,6 +204,7 @@ fn summary(arguments: &Arguments, outcomes: &BTreeMap<&str, Outcome>, fsync: u64
     });
     summary.insert("load".to_owned(), load);
     summary.insert("fsync_us".to_owned(), fsync.into());
+    summary.insert("shared_by_thread".to_owned(), SharedByThread::holds().into());
     summary.insert("cores".to_owned(), std::thread::available_parallelism().map_or(0, usize::from).into());
     summary.insert("load_average".to_owned(), load_average().map_or(Value::Null, |load| round(load, 2).into()));
     Value::Object(summary)

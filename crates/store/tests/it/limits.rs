@@ -1,0 +1,46 @@
+//! The limits of a connection, which the server enforces.
+
+use crate::desk::Desk;
+use std::time::Duration;
+use store::{Store, StoreConfig, StoreError};
+
+/// The store under test waits less long than what it waits for.
+async fn impatient(desk: &Desk, limit: impl FnOnce(&mut StoreConfig)) -> Store {
+    let mut config = StoreConfig { url: desk.database.url(), ..StoreConfig::default() };
+    limit(&mut config);
+    Store::connect(&config).await.unwrap()
+}
+
+/// The SQLSTATE that the server ended a call with.
+fn state(error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::Statement { source } => source.as_database_error()?.code().map(|code| code.into_owned()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lock_longer_than_the_limit_is_told_to_try_again() {
+    let desk = Desk::new().await;
+    let message = desk.waiting("ada@receiver.test").await;
+    let store = impatient(&desk, |config| config.lock_timeout = Duration::from_millis(50)).await;
+    let pool = desk.pool().await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("lock table mailfleet.marks in access exclusive mode").execute(&mut *held).await.unwrap();
+    let error = store.cancel_message(desk.tenant, message).await.unwrap_err();
+    assert_eq!((state(&error).as_deref(), error.is_retryable()), (Some("55P03"), true), "{error:?}");
+    held.rollback().await.unwrap();
+    assert!(store.cancel_message(desk.tenant, message).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_longer_than_the_limit_is_ended_by_the_server() {
+    let desk = Desk::new().await;
+    let message = desk.waiting("ada@receiver.test").await;
+    let store = impatient(&desk, |config| config.statement_timeout = Duration::from_millis(50)).await;
+    let pool = desk.pool().await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("lock table mailfleet.marks in access exclusive mode").execute(&mut *held).await.unwrap();
+    let error = store.cancel_message(desk.tenant, message).await.unwrap_err();
+    assert_eq!((state(&error).as_deref(), error.is_retryable()), (Some("57014"), true), "{error:?}");
+}
