@@ -48,6 +48,8 @@ impl Default for Settings {
             ingest: ingest(),
             dispatcher: dispatcher(),
             renderer: renderer::RendererConfig {
+                // Beside other tests, whose threads keep every core busy, bulk mail is not to come last.
+                press: press::PressConfig { bulk_niceness: 0, ..press::PressConfig::default() },
                 refused_delay: ms(100),
                 fault_delay: ms(3_000),
                 hold_delay: ms(200),

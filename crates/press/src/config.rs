@@ -28,8 +28,9 @@ pub struct PressConfig {
     /// they stand idle while no such mail comes.
     pub reserved_workers: NonZeroUsize,
     /// By how much the threads that render bulk mail give way to every other thread of the machine: 0 (not at all) to
-    /// 19, as in nice(1); more is taken as 19. Default 19. Smaller: bulk mail keeps its pace beside other programs, and urgent mail waits
-    /// longer while bulk mail keeps every core busy.
+    /// 19, as in nice(1); more is taken as 19. Default 10, at which a thread beside them gets nine times as much of a
+    /// core. Smaller: urgent mail waits longer while bulk mail keeps every core busy. Larger: bulk mail comes to a halt
+    /// beside a program that keeps every core busy itself.
     pub bulk_niceness: u8,
     /// Bounds on one rendering.
     pub limits: Limits,
@@ -47,7 +48,7 @@ impl Default for PressConfig {
             outage_pause: Duration::from_millis(500),
             workers: cores,
             reserved_workers: cores,
-            bulk_niceness: 19,
+            bulk_niceness: 10,
             limits: Limits::default(),
         }
     }

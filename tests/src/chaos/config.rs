@@ -58,6 +58,10 @@ api_timeout = "2s"
 [secrets]
 master_key_file = {master_key}
 
+# Other tests keep every core busy at the same time.
+[renderer.press]
+bulk_niceness = 0
+
 [telemetry]
 format = "json"
 
