@@ -45,11 +45,7 @@ const JSON_COLUMN: &str = ":json";
 
 /// Reads recipients from a CSV file: a column `email`, one that tells their language when it is named, and every other
 /// one is a variable: a text, or with a name that ends in `:json` whatever it says.
-pub fn read_csv(
-    path: &Path,
-    shared: &Map<String, Value>,
-    language: Option<&str>,
-) -> anyhow::Result<Vec<Recipient>> {
+pub fn read_csv(path: &Path, shared: &Map<String, Value>, language: Option<&str>) -> anyhow::Result<Vec<Recipient>> {
     let here = || format!("cannot read {}", path.display());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).with_context(here)?;
     let heads = reader.headers().with_context(here)?.clone();
@@ -76,9 +72,8 @@ pub fn read_csv(
                 Some(_) if value.is_empty() => {}
                 Some(name) => {
                     let line = row.position().map_or(0, csv::Position::line);
-                    let wrong = |_| {
-                        Failure::usage(format!("{} line {line}: the column {head} holds no JSON", path.display()))
-                    };
+                    let wrong =
+                        |_| Failure::usage(format!("{} line {line}: the column {head} holds no JSON", path.display()));
                     variables.insert(name.to_owned(), serde_json::from_str(value).map_err(wrong)?);
                 }
                 None => drop(variables.insert(head.to_owned(), Value::String(value.to_owned()))),
@@ -184,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_column_may_tell_the_language_and_hold_json() {
-        let path = file("languages", "email,tongue,age:json,items:json\nada@example.com,de,36,\nbob@example.com,,\"7\",[1]\n");
+        let path =
+            file("languages", "email,tongue,age:json,items:json\nada@example.com,de,36,\nbob@example.com,,\"7\",[1]\n");
         let recipients = read_csv(&path, &Map::new(), Some("tongue")).expect("reads");
         assert_eq!((recipients[0].language.as_str(), recipients[1].language.as_str()), ("de", ""));
         assert_eq!(recipients[0].variables_json, r#"{"age":36}"#);

@@ -176,8 +176,7 @@ fn parts(source: &PublishTemplateVersionRequest) -> Vec<(String, &str)> {
 }
 
 fn version_json(answer: &GetTemplateVersionResponse, source: &PublishTemplateVersionRequest) -> Value {
-    let parts: Map<String, Value> =
-        parts(source).into_iter().map(|(name, text)| (name, Value::from(text))).collect();
+    let parts: Map<String, Value> = parts(source).into_iter().map(|(name, text)| (name, Value::from(text))).collect();
     let variables: Vec<Value> = source
         .variables
         .iter()
@@ -208,12 +207,8 @@ fn includes(included: &[IncludedTemplate]) -> Vec<String> {
 
 fn version_text(answer: &GetTemplateVersionResponse, source: &PublishTemplateVersionRequest, out: Output) -> String {
     let published = answer.published_at.as_ref().map(api::time).unwrap_or_default();
-    let mut text = format!(
-        "{}@{}, published {}\n",
-        answer.name,
-        answer.version,
-        published.format("%Y-%m-%d %H:%M:%S UTC")
-    );
+    let mut text =
+        format!("{}@{}, published {}\n", answer.name, answer.version, published.format("%Y-%m-%d %H:%M:%S UTC"));
     let mut told = |what: &str, words: String| {
         if !words.is_empty() {
             text.push_str(&format!("{what}: {words}\n"));
@@ -224,7 +219,8 @@ fn version_text(answer: &GetTemplateVersionResponse, source: &PublishTemplateVer
     told("wants", safe(&answer.required_variables.join(", ")));
     for one in &source.variables {
         let optional = if one.optional { ", optional" } else { "" };
-        let default = if one.default_json.is_empty() { String::new() } else { format!(", default {}", one.default_json) };
+        let default =
+            if one.default_json.is_empty() { String::new() } else { format!(", default {}", one.default_json) };
         told("variable", safe(&format!("{} is {}{optional}{default}", one.name, type_word(one.r#type()))));
     }
     for (name, part) in parts(source) {
@@ -261,7 +257,8 @@ async fn publish(
             _ => {}
         }
     }
-    let request = PublishTemplateVersionRequest { template: template.clone(), validate_only: check, ..folder.source.clone() };
+    let request =
+        PublishTemplateVersionRequest { template: template.clone(), validate_only: check, ..folder.source.clone() };
     let answer = api.templates().publish_template_version(request).await;
     let answer = answer.map_err(|status| refused(status, &folder))?.into_inner();
     let file = |field: &str| folder.file_of(field).display().to_string();
@@ -338,8 +335,7 @@ async fn diff(request: DiffTemplateVersionsRequest, api: &Api, out: Output) -> a
             })
         })
         .collect();
-    let value =
-        json!({"from_version": answer.from_version, "to_version": answer.to_version, "parts": parts});
+    let value = json!({"from_version": answer.from_version, "to_version": answer.to_version, "parts": parts});
     out.answer(&value, || {
         if answer.parts.is_empty() {
             return format!("versions {} and {} have the same source", answer.from_version, answer.to_version);

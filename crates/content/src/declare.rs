@@ -75,11 +75,16 @@ pub struct Declaration {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
     /// Its value for a recipient that leaves it out. Only a whole variable has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// What it is for, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+}
+
+/// A default of `null` is one.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// What a recipient's variables have to be: kept beside a published version, as JSON.
@@ -120,7 +125,11 @@ impl Misfit {
     }
 
     pub(crate) fn problem(&self) -> String {
-        if self.missing { "is missing".to_owned() } else { format!("is not {}, as the template declares it", self.wanted.words()) }
+        if self.missing {
+            "is missing".to_owned()
+        } else {
+            format!("is not {}, as the template declares it", self.wanted.words())
+        }
     }
 }
 
@@ -418,7 +427,7 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
         }
         let mut absent = fields.iter().zip(&seen).filter(|((_, shape), seen)| shape.required && !**seen);
         match absent.next() {
-            Some(((name, shape), _)) => Err(self.misfit(Some((name, shape)))),
+            Some(((name, shape), _)) => Err(self.misfit(Some((name.as_str(), shape)))),
             None => Ok(()),
         }
     }
@@ -465,7 +474,8 @@ mod tests {
             })
             .collect();
         let mut findings = Vec::new();
-        let made = declared(list.iter().map(|one| (one.name.clone(), one)), |_| false, &Limits::default(), &mut findings);
+        let made =
+            declared(list.iter().map(|one| (one.name.clone(), one)), |_| false, &Limits::default(), &mut findings);
         assert_eq!(findings, []);
         made
     }
@@ -510,7 +520,9 @@ mod tests {
         let declared = declare(&[("user.address.city", VariableKind::String, false)]);
         assert_eq!(declared.check("{}").unwrap_err().path, "user");
         assert_eq!(declared.check(r#"{"user":{}}"#).unwrap_err().path, "user.address");
-        assert!(declared.covers("user.address.city.length") && declared.covers("user") && !declared.covers("user.name"));
+        assert!(
+            declared.covers("user.address.city.length") && declared.covers("user") && !declared.covers("user.name")
+        );
     }
 
     #[test]

@@ -139,8 +139,9 @@ impl VersionSource {
             })
             .collect();
         let included = included(&tongues);
-        for index in 0..tongues.len() {
-            tongues[index].defaults = self.defaults(&tongues[index], &included, library);
+        let defaults: Vec<_> = tongues.iter().map(|tongue| self.defaults(tongue, &included, library)).collect();
+        for (tongue, defaults) in tongues.iter_mut().zip(defaults) {
+            tongue.defaults = defaults;
         }
         let declared = self.declared(&included, library, &tongues[0].defaults, limits, &mut findings);
         for tongue in &tongues {
@@ -281,7 +282,8 @@ impl VersionSource {
             .filter(|one| newest.get(one.name.as_str()).is_some_and(|latest| *latest > one.version))
             .filter(|one| !is_pinned(&one.name))
             .map(|one| {
-                let problem = format!("takes in {}@{} through another template; a newer version is there", one.name, one.version);
+                let problem =
+                    format!("takes in {}@{} through another template; a newer version is there", one.name, one.version);
                 let fix = "publish the template that takes it in again, then this one";
                 Finding::new("template", problem, fix).graded(Severity::Info)
             })

@@ -382,11 +382,11 @@ impl Chain<'_> {
     fn blocks(&self) -> HashMap<&str, Vec<(usize, &[Node])>> {
         let mut blocks: HashMap<&str, Vec<(usize, &[Node])>> = HashMap::new();
         for (level, (_, parsed)) in self.levels.iter().enumerate() {
-            let mut rest: Vec<&[Node]> = vec![&parsed.nodes];
+            let mut rest: Vec<&[Node]> = vec![parsed.nodes.as_slice()];
             while let Some(nodes) = rest.pop() {
                 for node in nodes {
                     if let Node::Block { name, nodes } = node {
-                        blocks.entry(name).or_default().push((level, nodes));
+                        blocks.entry(name).or_default().push((level, nodes.as_slice()));
                         rest.push(nodes);
                     }
                 }
@@ -414,8 +414,8 @@ impl<'a> Weaver<'a> {
         let mut chain = Chain { levels: Vec::new() };
         let mut next = Some(frame);
         while let Some(frame) = next.take() {
-            let parsed = parse(frame.source)
-                .map_err(|wrong| self.finding(&frame, wrong.at, wrong.problem, wrong.fix))?;
+            let parsed =
+                parse(frame.source).map_err(|wrong| self.finding(&frame, wrong.at, wrong.problem, wrong.fix))?;
             if let Some((name, at)) = &parsed.extends {
                 next = Some(self.take(&frame, name, *at)?);
             }
@@ -479,7 +479,7 @@ impl<'a> Weaver<'a> {
         nth: usize,
     ) -> Result<(), Finding> {
         match blocks.get(name).and_then(|all| all.get(nth)) {
-            Some((level, nodes)) => self.nodes(chain, blocks, *level, nodes, Some((name, nth))),
+            Some((level, nodes)) => self.nodes(chain, blocks, *level, *nodes, Some((name, nth))),
             None => Ok(()),
         }
     }
@@ -527,7 +527,10 @@ impl<'a> Weaver<'a> {
             return Err(self.finding(frame, at, format!("takes in {told} too deep"), fix));
         }
         if self.count > self.limits.max_includes {
-            let fix = format!("take in at most {} in one part, those of included templates as well", self.limits.max_includes);
+            let fix = format!(
+                "take in at most {} in one part, those of included templates as well",
+                self.limits.max_includes
+            );
             return Err(self.finding(frame, at, "takes in too many templates", fix));
         }
         let library = self.library;
@@ -592,18 +595,33 @@ mod tests {
         woven.map(|woven| woven.text).map_err(|finding| finding.to_string())
     }
 
-    const LAYOUT: (&str, &str) = ("layout", "<{% block head %}H{% endblock %}|{% block main %}M{% block in %}I{% endblock %}{% endblock main %}>");
+    const LAYOUT: (&str, &str) = (
+        "layout",
+        "<{% block head %}H{% endblock %}|{% block main %}M{% block in %}I{% endblock %}{% endblock main %}>",
+    );
 
     #[test]
     fn blocks_of_a_template_replace_those_of_its_layout() {
         let taken = |source: &str| woven(source, &[LAYOUT]).unwrap();
         assert_eq!(taken("{% extends 'layout' %}"), "<H|MI>");
-        assert_eq!(taken("{# why #}\n{% extends 'layout' %}\n{% block main %}own {{ x }}{% endblock %}\n"), "<H|own {{ x }}>");
+        assert_eq!(
+            taken("{# why #}\n{% extends 'layout' %}\n{% block main %}own {{ x }}{% endblock %}\n"),
+            "<H|own {{ x }}>"
+        );
         assert_eq!(taken("{% extends 'layout' %}{% block in %}[{{ super() }}]{% endblock %}"), "<H|M[I]>");
         assert_eq!(taken("{% extends \"layout@1\" %}{% block head %}{{ super() }}+{% endblock %}"), "<H+|MI>");
         assert_eq!(taken("{% block a %}A{% endblock %}"), "A");
-        let two = [LAYOUT, ("middle", "{% extends 'layout' %}{% block main %}({% block more %}m{% endblock %}{{ super() }}){% endblock %}")];
-        assert_eq!(woven("{% extends 'middle' %}{% block more %}{{ super() }}!{% endblock %}", &two).unwrap(), "<H|(m!MI)>");
+        let two = [
+            LAYOUT,
+            (
+                "middle",
+                "{% extends 'layout' %}{% block main %}({% block more %}m{% endblock %}{{ super() }}){% endblock %}",
+            ),
+        ];
+        assert_eq!(
+            woven("{% extends 'middle' %}{% block more %}{{ super() }}!{% endblock %}", &two).unwrap(),
+            "<H|(m!MI)>"
+        );
     }
 
     #[test]
@@ -613,17 +631,28 @@ mod tests {
         assert_eq!(woven("a \n{%- include 'g' -%}\n b", &there).unwrap(), "a<{% if x %}F{% endif %}>b");
         let literal = "{% raw %}{% include 'f' %}{% endraw %}{# {% include 'f' %} #}";
         assert_eq!(woven(literal, &[]).unwrap(), literal);
-        assert_eq!(woven("{% for x in xs %}{%- block b -%} {{ x }} {%- endblock %}{% endfor %}", &[]).unwrap(), "{% for x in xs %}{{ x }}{% endfor %}");
+        assert_eq!(
+            woven("{% for x in xs %}{%- block b -%} {{ x }} {%- endblock %}{% endfor %}", &[]).unwrap(),
+            "{% for x in xs %}{{ x }}{% endfor %}"
+        );
     }
 
     #[test]
     fn what_cannot_be_put_in_place_is_told_with_its_line() {
-        let there = [LAYOUT, ("ring", "{% include 'gnir' %}"), ("gnir", "\n{% include 'ring' %}"), ("back", "{% include 'own' %}")];
+        let there = [
+            LAYOUT,
+            ("ring", "{% include 'gnir' %}"),
+            ("gnir", "\n{% include 'ring' %}"),
+            ("back", "{% include 'own' %}"),
+        ];
         for (source, told) in [
             ("\n{% include 'absent' %}", "text line 2: takes in absent, which is not published"),
             ("\n{% include name %}", "text line 2: includes more than one name"),
             ("{% include '../x' %}", "text line 1: names \"../x\", which is no template's name"),
-            ("\n\n{% include 'ring' %}", "text line 3: in gnir@1 line 2: goes in a circle: own -> ring -> gnir -> ring"),
+            (
+                "\n\n{% include 'ring' %}",
+                "text line 3: in gnir@1 line 2: goes in a circle: own -> ring -> gnir -> ring",
+            ),
             ("{% include 'back' %}", "text line 1: in back@1 line 1: goes in a circle: own -> back -> own"),
             ("x\n{% extends 'layout' %}", "text line 2: names its layout after something else"),
             ("{% extends 'layout' %}\n\nx{% block main %}{% endblock %}", "text line 2: has something outside"),
@@ -641,7 +670,8 @@ mod tests {
     fn templates_that_would_grow_without_end_are_refused() {
         let names: Vec<String> = (0..12).map(|n| format!("t{n}")).collect();
         let doubling: Vec<String> = (0..12).map(|n| format!("{{% include 't{}' %}}", n + 1).repeat(2)).collect();
-        let there: Vec<(&str, &str)> = names.iter().zip(&doubling).map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let there: Vec<(&str, &str)> =
+            names.iter().zip(&doubling).map(|(name, text)| (name.as_str(), text.as_str())).collect();
         assert!(woven("{% include 't0' %}", &there).unwrap_err().contains("too deep"));
         let wide = "{% include 'leaf' %}".repeat(101);
         assert!(woven(&wide, &[("leaf", "x")]).unwrap_err().contains("too many"));

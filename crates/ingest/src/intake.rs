@@ -152,7 +152,9 @@ impl Intake {
             refused: to_stored(&recipients.refused),
             idempotency,
             contents,
-            messages: self.messages(tenant, &draft, batch, |at| ids[of.get(at).copied().unwrap_or(0)], recipients.accepted, now).await,
+            messages: self
+                .messages(tenant, &draft, batch, |at| ids[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
+                .await,
         };
         match self.acceptor.accept(call).await? {
             Accepted::Fresh => {

@@ -122,8 +122,9 @@ impl Names {
 fn read(stored: store::TemplateVersion) -> Result<Version, Fault> {
     let internal = |error: serde_json::Error| Fault::Internal(Box::new(error));
     let rules = stored.rules.as_deref().map(serde_json::from_slice).transpose().map_err(internal)?;
-    let languages = stored.translations.into_iter().map(|(language, content)| Ok((language.parse()?, content)));
-    let translations: Result<_, content::LanguageError> = languages.collect();
+    let languages =
+        stored.translations.into_iter().map(|(language, content)| Ok((language.parse::<Language>()?, content)));
+    let translations: Result<Vec<_>, content::LanguageError> = languages.collect();
     Ok(Version {
         content: stored.content.ok_or(Fault::TemplatePartial)?,
         translations: translations.map_err(|error| Fault::Internal(Box::new(error)))?,

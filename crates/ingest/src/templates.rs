@@ -88,7 +88,7 @@ impl Templates {
     }
 }
 
-fn wire(template: store::Template) -> Template {
+fn answer(template: store::Template) -> Template {
     Template {
         template_id: template.id.to_string(),
         name: template.name,
@@ -100,7 +100,7 @@ fn wire(template: store::Template) -> Template {
 /// A version as it is stored.
 fn stored(tenant: TenantId, source: &VersionSource, built: &Built) -> Result<NewTemplateVersion, Fault> {
     let internal = |error: serde_json::Error| Fault::Internal(Box::new(error));
-    let content = |compiled: &CompiledTemplate| {
+    let content = |compiled: &CompiledTemplate| -> Result<TemplateContent, Fault> {
         let body = serde_json::to_vec(compiled).map_err(internal)?;
         Ok(TemplateContent { id: ContentId::of(tenant, &[b"template", &body]), body })
     };
@@ -132,7 +132,7 @@ impl TemplateService for Templates {
         let id = TemplateId::new(now);
         self.store.create_template(tenant, id, &name, now).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant, template.id = %id, "created a template");
-        let template = wire(store::Template { id, name, created_at: now, latest: 0 });
+        let template = answer(store::Template { id, name, created_at: now, latest: 0 });
         Ok(Response::new(CreateTemplateResponse { template: Some(template) }))
     }
 
@@ -181,7 +181,7 @@ impl TemplateService for Templates {
         templates.truncate(size);
         let last = templates.last().filter(|_| more);
         let next_page_token = last.map(|last| pages::token(LIST, &last.name)).unwrap_or_default();
-        let templates = templates.into_iter().map(wire).collect();
+        let templates = templates.into_iter().map(answer).collect();
         Ok(Response::new(ListTemplatesResponse { templates, next_page_token }))
     }
 
@@ -192,8 +192,7 @@ impl TemplateService for Templates {
         let tenant = caller(&request)?.tenant(Scope::Templates)?;
         let name = TemplateName::parse("name", &request.get_ref().name).map_err(one_fault)?;
         let template = self.found(tenant, &name).await?;
-        let versions =
-            self.store.template_versions(tenant, template.id, MAX_VERSIONS).await.map_err(Fault::from)?;
+        let versions = self.store.template_versions(tenant, template.id, MAX_VERSIONS).await.map_err(Fault::from)?;
         let summary = |one: store::TemplateVersionSummary| TemplateVersionSummary {
             version: one.version,
             published_at: Some(timestamp(one.published_at)),
@@ -201,7 +200,7 @@ impl TemplateService for Templates {
             languages: one.languages,
         };
         let versions = versions.into_iter().map(summary).collect();
-        Ok(Response::new(GetTemplateResponse { template: Some(wire(template)), versions }))
+        Ok(Response::new(GetTemplateResponse { template: Some(answer(template)), versions }))
     }
 
     async fn get_template_version(

@@ -22,6 +22,9 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
+#[path = "api/templates.rs"]
+mod templates;
+
 /// A key, presented with every call.
 #[derive(Clone)]
 struct Bearer(String);

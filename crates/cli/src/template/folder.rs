@@ -137,11 +137,11 @@ impl Folder {
     /// The file behind a field of the request.
     pub fn file_of(&self, field: &str) -> PathBuf {
         let inner = field.strip_prefix("translations[").and_then(|rest| rest.split_once(']'));
-        let (folder, field) = match inner.and_then(|(at, rest)| Some((self.languages.get(at.parse::<usize>().ok()?)?, rest)))
-        {
-            Some((language, rest)) => (self.path.join(language), rest.trim_start_matches('.')),
-            None => (self.path.clone(), field),
-        };
+        let (folder, field) =
+            match inner.and_then(|(at, rest)| Some((self.languages.get(at.parse::<usize>().ok()?)?, rest))) {
+                Some((language, rest)) => (self.path.join(language), rest.trim_start_matches('.')),
+                None => (self.path.clone(), field),
+            };
         let file = match field.split(['.', '[', ',']).next().unwrap_or(field) {
             "subject" => SUBJECT,
             "mjml" => MJML,
@@ -183,7 +183,9 @@ fn settings(folder: &Path) -> anyhow::Result<Settings> {
     let path = folder.join(SETTINGS);
     match text_of(&path)? {
         None => Ok(Settings::default()),
-        Some(text) => serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display()))),
+        Some(text) => {
+            serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+        }
     }
 }
 
@@ -237,7 +239,11 @@ pub fn write(path: &Path, source: &PublishTemplateVersionRequest) -> anyhow::Res
         variables: source.variables.iter().map(write_variable).collect(),
     };
     let value = serde_json::to_value(&settings)?;
-    let text = if value == Value::Object(serde_json::Map::new()) { None } else { Some(serde_json::to_string_pretty(&value)? + "\n") };
+    let text = if value == Value::Object(serde_json::Map::new()) {
+        None
+    } else {
+        Some(serde_json::to_string_pretty(&value)? + "\n")
+    };
     put(&path.join(SETTINGS), text.as_deref())
 }
 

@@ -38,13 +38,7 @@ pub fn differences(from: &Side, to: &Side, context: usize) -> Vec<TemplatePartDi
         .collect()
 }
 
-fn difference(
-    part: &str,
-    before: &str,
-    after: &str,
-    headers: &(String, String),
-    context: usize,
-) -> TemplatePartDiff {
+fn difference(part: &str, before: &str, after: &str, headers: &(String, String), context: usize) -> TemplatePartDiff {
     let diff = TextDiff::configure().timeout(LIMIT).diff_lines(before, after);
     let count = |tag| u32::try_from(diff.iter_all_changes().filter(|change| change.tag() == tag).count());
     TemplatePartDiff {
@@ -118,11 +112,8 @@ mod tests {
     use super::*;
 
     fn side(name: &str, subject: &str, text: &str) -> Side {
-        let parts = TemplateSource {
-            subject: subject.to_owned(),
-            text: Some(text.to_owned()),
-            ..TemplateSource::default()
-        };
+        let parts =
+            TemplateSource { subject: subject.to_owned(), text: Some(text.to_owned()), ..TemplateSource::default() };
         Side { name: name.to_owned(), source: VersionSource::from(parts), included: Vec::new() }
     }
 

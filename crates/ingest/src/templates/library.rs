@@ -49,11 +49,8 @@ pub async fn load(
         let known = |one: &Reference| {
             one.version.is_some_and(|version| library.versions.contains_key(&(one.name.clone(), version)))
         };
-        let asked: Vec<(String, u32)> = wanted
-            .iter()
-            .filter(|one| !known(one))
-            .map(|one| (one.name.clone(), one.version.unwrap_or(0)))
-            .collect();
+        let asked: Vec<(String, u32)> =
+            wanted.iter().filter(|one| !known(one)).map(|one| (one.name.clone(), one.version.unwrap_or(0))).collect();
         if asked.is_empty() {
             break;
         }

@@ -14,8 +14,7 @@ use crate::{
     validate::{self, ContentDraft, Faults, MailDraft, TemplateName, Violation, api_field},
 };
 use content::{
-    Body, CompiledTemplate, ContentError, Finding, Language, Prepared, Preview, RenderError, RenderRequest,
-    Rules,
+    Body, CompiledTemplate, ContentError, Finding, Language, Prepared, Preview, RenderError, RenderRequest, Rules,
 };
 use domain::{ContentId, DomainName, Lane, MessageId, TenantId};
 use proto::v1::{
@@ -69,7 +68,8 @@ impl Templates {
         let render = move || {
             let wrong = source.validate(&limits);
             if !wrong.is_empty() {
-                let told = |finding: &Finding| Violation::from_finding(api_field(&finding.field, &draft.content), finding);
+                let told =
+                    |finding: &Finding| Violation::from_finding(api_field(&finding.field, &draft.content), finding);
                 return Err(Fault::Invalid(wrong.iter().map(told).collect()));
             }
             let prepared = Prepared::new(&source, Some(&template), None, &limits).map_err(unprepared)?;

@@ -11,3 +11,4 @@ mod fold;
 mod plans;
 mod protocol;
 mod refusals;
+mod templates;
