@@ -11,7 +11,7 @@ use crate::{
     languages::told,
     mail::one_fault,
     names::Identity,
-    validate::{self, ContentDraft, Faults, MailDraft, TemplateName, Violation, api_field},
+    validate::{self, Faults, MailDraft, TemplateName, Violation, api_field},
 };
 use content::{
     Body, CompiledTemplate, ContentError, Finding, Language, Prepared, Preview, RenderError, RenderRequest, Rules,

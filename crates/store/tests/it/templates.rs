@@ -75,11 +75,9 @@ async fn a_version_is_published_once_and_never_changes() {
     assert_eq!(body, b"one de");
     let newest = store.template_version(shelf.tenant, id, 0).await.unwrap().unwrap();
     assert_eq!((newest.version, newest.content), (6, None));
-    let sources = store.template_sources(
-        shelf.tenant,
-        &[("welcome".to_owned(), 1), ("welcome".to_owned(), 0), ("absent".to_owned(), 0), ("welcome".to_owned(), 9)],
-    );
-    let mut sources = sources.await.unwrap();
+    let asked = [("welcome", 1), ("welcome", 0), ("absent", 0), ("welcome", 9)];
+    let asked = asked.map(|(name, version)| (name.to_owned(), version));
+    let mut sources = store.template_sources(shelf.tenant, &asked).await.unwrap();
     sources.sort_by_key(|one| one.version);
     let told: Vec<_> = sources.iter().map(|one| (one.asked, one.version, one.latest, one.source.as_slice())).collect();
     assert_eq!(told, [(1, 1, 6, &b"source of one"[..]), (0, 6, 6, b"another source")]);
