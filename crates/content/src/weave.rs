@@ -215,8 +215,9 @@ fn parse(source: &str) -> Result<Parsed, Wrong> {
                 length + 1
             }
             Token::TemplateData(text) => {
-                if !text.trim().is_empty() {
-                    parser.loose(start);
+                let blank = text.len() - text.trim_start().len();
+                if blank < text.len() {
+                    parser.loose(start + blank);
                 }
                 1
             }
@@ -279,14 +280,14 @@ impl Parser<'_> {
         let at = range.start;
         match inner {
             [Token::Ident("include"), name @ ..] => {
-                let name = quoted(name).ok_or_else(|| Wrong::new(at, "includes more than one name", ONE_NAME))?;
+                let name = quoted(name).ok_or_else(|| Wrong::new(at, "includes something else than one name", ONE_NAME))?;
                 let name = name.to_owned();
                 self.loose(at);
                 self.special(range, Node::Include(name, at));
             }
             [Token::Ident("extends"), name @ ..] => {
                 let fix = "name one layout in quotes, before everything else: {% extends \"layout\" %}";
-                let name = quoted(name).ok_or_else(|| Wrong::new(at, "extends more than one name", fix))?;
+                let name = quoted(name).ok_or_else(|| Wrong::new(at, "extends something else than one name", fix))?;
                 if self.parsed.extends.is_some() || self.parsed.loose.is_some() || !self.names.is_empty() {
                     return Err(Wrong::new(at, "names its layout after something else", fix));
                 }
@@ -479,7 +480,7 @@ impl<'a> Weaver<'a> {
         nth: usize,
     ) -> Result<(), Finding> {
         match blocks.get(name).and_then(|all| all.get(nth)) {
-            Some((level, nodes)) => self.nodes(chain, blocks, *level, *nodes, Some((name, nth))),
+            Some((level, nodes)) => self.nodes(chain, blocks, *level, nodes, Some((name, nth))),
             None => Ok(()),
         }
     }
@@ -647,7 +648,7 @@ mod tests {
         ];
         for (source, told) in [
             ("\n{% include 'absent' %}", "text line 2: takes in absent, which is not published"),
-            ("\n{% include name %}", "text line 2: includes more than one name"),
+            ("\n{% include name %}", "text line 2: includes something else than one name"),
             ("{% include '../x' %}", "text line 1: names \"../x\", which is no template's name"),
             (
                 "\n\n{% include 'ring' %}",
@@ -655,7 +656,7 @@ mod tests {
             ),
             ("{% include 'back' %}", "text line 1: in back@1 line 1: goes in a circle: own -> back -> own"),
             ("x\n{% extends 'layout' %}", "text line 2: names its layout after something else"),
-            ("{% extends 'layout' %}\n\nx{% block main %}{% endblock %}", "text line 2: has something outside"),
+            ("{% extends 'layout' %}\n\nx{% block main %}{% endblock %}", "text line 3: has something outside"),
             ("{% block a %}{% endblock %}\n{% block a %}{% endblock %}", "text line 2: has the block a twice"),
             ("{% block a %}", "text line 1: does not end the block a"),
             ("x{% endblock %}", "text line 1: ends a block that was not begun"),
