@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::exit;
+use crate::{exit, template::TemplateCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -61,6 +61,11 @@ pub enum Command {
     Status,
     /// Send a mail, or one to every line of a CSV file
     Send(Box<SendArgs>),
+    /// What mails are made from: list, get, publish, diff and preview templates
+    Template {
+        #[command(subcommand)]
+        command: TemplateCommand,
+    },
     /// What happened to a message, what it waits for, and when it goes next
     Why {
         /// The message's id
@@ -158,7 +163,7 @@ pub struct SendArgs {
     /// A recipient; may be repeated
     #[arg(long, value_name = "ADDRESS", required_unless_present = "csv", conflicts_with = "csv")]
     pub to: Vec<String>,
-    /// Recipients from a file: a column `email`, the others are variables
+    /// Recipients from a file: a column `email`, the others are variables. A column NAME:json holds JSON
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// The subject, a template
@@ -179,7 +184,13 @@ pub struct SendArgs {
     /// A file with a finished mail (RFC 5322)
     #[arg(long, value_name = "FILE", conflicts_with = "subject")]
     pub raw: Option<PathBuf>,
-    /// A variable of every recipient; may be repeated
+    /// The language that the recipients read, such as de or pt-BR: chooses among a template's translations
+    #[arg(long, value_name = "TAG")]
+    pub language: Option<String>,
+    /// The column of the file that tells each recipient's language
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub language_column: Option<String>,
+    /// A variable of every recipient; may be repeated. NAME=TEXT, or NAME:=JSON
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub vars: Vec<String>,
     /// transactional, or bulk; otherwise transactional for --to and bulk for --csv

@@ -31,7 +31,11 @@ pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<E
             let recipients = args
                 .to
                 .iter()
-                .map(|to| Recipient { email: parse_address(to).email, variables_json: variables_json.clone() })
+                .map(|to| Recipient {
+                    email: parse_address(to).email,
+                    variables_json: variables_json.clone(),
+                    language: args.language.clone().unwrap_or_default(),
+                })
                 .collect();
             let idempotency_key = args.idempotency_key.clone().unwrap_or_default();
             let request = SendMessageRequest { mail: Some(mail), recipients, idempotency_key };
@@ -50,7 +54,16 @@ pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<E
             Ok(Exit::Ok)
         }
         Some(path) => {
-            let recipients = campaign::read_csv(path, &variables)?;
+            let recipients = campaign::read_csv(path, &variables, args.language_column.as_deref())?;
+            let recipients: Vec<Recipient> = recipients
+                .into_iter()
+                .map(|mut one| {
+                    if one.language.is_empty() {
+                        one.language = args.language.clone().unwrap_or_default();
+                    }
+                    one
+                })
+                .collect();
             let total = recipients.len();
             let key = args.idempotency_key.clone().unwrap_or_else(|| BatchId::new(now).to_string());
             let sent = campaign::send(&api, &mail, recipients, &key, CUT, |answered| {
@@ -127,7 +140,7 @@ fn text_of(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
+pub fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
     let (name, version) = text.split_once('@').unwrap_or((text, "0"));
     let version =
         version.parse().map_err(|_| Failure::usage(format!("{text}: the version after @ must be a number")))?;
@@ -135,7 +148,7 @@ fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
 }
 
 /// `Name <address>`, or an address alone. What is wrong with it, the service tells.
-fn parse_address(text: &str) -> Address {
+pub fn parse_address(text: &str) -> Address {
     let parts = text.trim().strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     match parts {
         Some((name, email)) => {
@@ -145,14 +158,18 @@ fn parse_address(text: &str) -> Address {
     }
 }
 
-fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
-    given
-        .iter()
-        .map(|pair| match pair.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Value::String(value.to_owned()))),
-            _ => Err(Failure::usage(format!("--var {pair}: must be NAME=VALUE"))),
-        })
-        .collect()
+/// Variables from `NAME=TEXT` and `NAME:=JSON`.
+pub fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let read = |pair: &String| {
+        let wrong = || Failure::usage(format!("--var {pair}: must be NAME=TEXT, or NAME:=JSON"));
+        let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
+        let (name, value) = match name.strip_suffix(':') {
+            Some(name) => (name, serde_json::from_str(value).map_err(|_| wrong())?),
+            None => (name, Value::String(value.to_owned())),
+        };
+        if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), value)) }
+    };
+    given.iter().map(read).collect()
 }
 
 fn span(text: &str) -> anyhow::Result<Duration> {
@@ -187,6 +204,15 @@ mod tests {
         assert_eq!(moment("2h", now).expect("is a span"), now + Duration::from_secs(7_200));
         assert_eq!(moment("1970-01-01T01:00:00+01:00", now).expect("is a time"), now);
         assert!(moment("soon", now).is_err());
+    }
+
+    #[test]
+    fn a_variable_is_a_text_or_json() {
+        let given = ["a=1=2", "b:=[1]", "c:=\"x\""].map(str::to_owned);
+        assert_eq!(Value::Object(variables(&given).expect("are variables")), json!({"a": "1=2", "b": [1], "c": "x"}));
+        for bad in ["a", "=1", ":=1", "a:=x"] {
+            assert!(variables(&[bad.to_owned()]).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -86,6 +86,19 @@ pub struct Rendered {
     pub eight_bit: bool,
 }
 
+/// A mail to be looked at, in its parts and as a whole.
+#[derive(Clone)]
+pub struct Preview {
+    /// The subject. Empty for raw mail.
+    pub subject: String,
+    /// The HTML part.
+    pub html: Option<String>,
+    /// The text part.
+    pub text: Option<String>,
+    /// The whole.
+    pub mail: Rendered,
+}
+
 // Neither shows what is in the mail: it may end up in a log.
 impl fmt::Debug for RenderRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +109,12 @@ impl fmt::Debug for RenderRequest<'_> {
 impl fmt::Debug for Rendered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rendered").field("octets", &self.mime.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preview").field("mail", &self.mail).finish_non_exhaustive()
     }
 }
 
@@ -286,6 +305,23 @@ impl Prepared {
             || request.recipient.needs_smtputf8()
             || envelope_sender.0.as_ref().is_some_and(Mailbox::needs_smtputf8);
         Ok(Rendered { envelope_sender, mime: mime.into(), smtputf8, eight_bit })
+    }
+
+    /// Renders one recipient's mail and tells its parts apart.
+    ///
+    /// # Errors
+    /// As [`Prepared::render`].
+    pub fn preview(&self, request: RenderRequest<'_>) -> Result<Preview, RenderError> {
+        let mail = self.render(request)?;
+        let PreparedBody::Built { subject, html, text } = &self.body else {
+            return Ok(Preview { subject: String::new(), html: None, text: None, mail });
+        };
+        let scope = scope(request.variables, &self.defaults, &self.limits)?;
+        let part = |part: &Part| self.engine.render(part, &scope).map(Cow::into_owned);
+        let subject = part(subject)?.trim().to_owned();
+        let html = html.as_ref().map(part).transpose()?;
+        let text = text.as_ref().map(part).transpose()?;
+        Ok(Preview { subject, html, text, mail })
     }
 
     fn subject<'a>(&self, text: &'a str) -> Result<&'a str, RenderError> {

@@ -8,8 +8,9 @@ use crate::{
     accept::{Accepted, Acceptor},
     clock::Clock,
     holds::Holds,
+    languages::Chosen,
     metrics::Metrics,
-    names::Names,
+    names::{Identity, Names},
     sites::Sites,
     validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
 };
@@ -131,10 +132,17 @@ impl Intake {
             looked
         });
         let (draft, recipients) = faults.finish(draft.zip(recipients))?;
-        if recipients.accepted.is_empty() {
-            return Err(Fault::NoRecipientLeft(recipients.refused.into_iter().map(|(_, fault)| fault).collect()));
+        let Chosen { recipients, templates, of } = self.choose(tenant, &draft, recipients).await?;
+        if recipients.accepted.is_empty() || (!kind.partial && !recipients.refused.is_empty()) {
+            let faults = recipients.refused.into_iter().map(|(_, fault)| fault).collect();
+            return Err(if kind.partial { Fault::NoRecipientLeft(faults) } else { Fault::Invalid(faults) });
         }
-        let (content, contents) = self.content(tenant, &draft).await?;
+        let (mut ids, mut contents) = (Vec::with_capacity(templates.len()), Vec::new());
+        for template in templates {
+            let (id, new) = self.content(tenant, &draft, template).await?;
+            ids.push(id);
+            contents.extend(new);
+        }
         let batch = BatchId::new(self.clock.machine_now());
         let call = AcceptCall {
             tenant,
@@ -144,7 +152,9 @@ impl Intake {
             refused: to_stored(&recipients.refused),
             idempotency,
             contents,
-            messages: self.messages(tenant, &draft, batch, content, recipients.accepted, now).await,
+            messages: self
+                .messages(tenant, &draft, batch, |at| ids[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
+                .await,
         };
         match self.acceptor.accept(call).await? {
             Accepted::Fresh => {
@@ -160,14 +170,20 @@ impl Intake {
         }
     }
 
-    /// The content of kind mail, and the contents that come along.
-    async fn content(&self, tenant: TenantId, draft: &MailDraft) -> Result<(ContentId, Vec<NewContent>), Fault> {
+    /// The content of kind mail, and the contents that come along; `template` is the one that a template draft means.
+    async fn content(
+        &self,
+        tenant: TenantId,
+        draft: &MailDraft,
+        template: Option<ContentId>,
+    ) -> Result<(ContentId, Vec<NewContent>), Fault> {
         let identity = self.names.identity(tenant, &draft.from.mailbox.domain()).await?;
         let mut contents = Vec::with_capacity(2);
         let mut raw = None;
         let body = match &draft.content {
-            ContentDraft::Template { template, version } => {
-                Body::Template { content: self.names.version(tenant, template, *version).await? }
+            ContentDraft::Template { .. } => {
+                let unknown = Fault::TemplateUnknown { field: "mail.template.template" };
+                Body::Template { content: template.ok_or(unknown)? }
             }
             ContentDraft::Inline { subject, html, text } => {
                 Body::Inline { subject: subject.clone(), html: html.clone(), text: text.clone() }
@@ -179,20 +195,7 @@ impl Intake {
                 Body::Raw { content: id }
             }
         };
-        let source = MailSource {
-            from: draft.from.clone(),
-            reply_to: draft.reply_to.clone(),
-            to_header: draft.to_header.clone(),
-            cc_header: draft.cc_header.clone(),
-            headers: draft.headers.clone(),
-            body,
-            unsubscribe: draft.unsubscribe.clone(),
-            list_id: draft.list_id.clone(),
-            feedback_id: None,
-            lane: draft.lane,
-            return_path: ReturnPath::PerMessage(identity.return_path),
-            signing_domain: identity.signing,
-        };
+        let source = mail_source(draft, body, identity);
         let stored = serde_json::to_vec(&source).map_err(|error| Fault::Internal(Box::new(error)))?;
         let id = ContentId::of(tenant, &[b"mail", &stored]);
         if !self.good.has(id) {
@@ -227,18 +230,18 @@ impl Intake {
         tenant: TenantId,
         draft: &MailDraft,
         batch: BatchId,
-        content: ContentId,
+        content_of: impl Fn(usize) -> ContentId,
         recipients: Vec<validate::Accepted>,
         now: DateTime<Utc>,
     ) -> Vec<NewMessage> {
         let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
         let sites: Vec<SiteId> = recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect();
         let straight = draft.lane == Lane::Transactional && draft.times.send_at.is_none();
-        let message = |(recipient, site): (validate::Accepted, SiteId)| {
+        let message = |(at, (recipient, site)): (usize, (validate::Accepted, SiteId))| {
             let goes = straight && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
             NewMessage {
                 id: MessageId::of_batch(batch, recipient.position),
-                content,
+                content: content_of(at),
                 recipient: recipient.mailbox,
                 variables: recipient.variables,
                 lane: draft.lane,
@@ -247,7 +250,25 @@ impl Intake {
                 expires_at: draft.times.expires_at,
             }
         };
-        recipients.into_iter().zip(sites).map(message).collect()
+        recipients.into_iter().zip(sites).enumerate().map(message).collect()
+    }
+}
+
+/// What the recipients of a call share, as it is stored.
+pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity) -> MailSource {
+    MailSource {
+        from: draft.from.clone(),
+        reply_to: draft.reply_to.clone(),
+        to_header: draft.to_header.clone(),
+        cc_header: draft.cc_header.clone(),
+        headers: draft.headers.clone(),
+        body,
+        unsubscribe: draft.unsubscribe.clone(),
+        list_id: draft.list_id.clone(),
+        feedback_id: None,
+        lane: draft.lane,
+        return_path: ReturnPath::PerMessage(identity.return_path),
+        signing_domain: identity.signing,
     }
 }
 
@@ -295,7 +316,7 @@ mod tests {
     #[test]
     fn another_body_or_another_call_has_another_digest() {
         let request = |email: &str| v1::SendBatchRequest {
-            recipients: vec![v1::Recipient { email: email.to_owned(), variables_json: String::new() }],
+            recipients: vec![v1::Recipient { email: email.to_owned(), ..v1::Recipient::default() }],
             idempotency_key: "k".to_owned(),
             ..Default::default()
         };

@@ -50,6 +50,9 @@ pub enum Fault {
         /// The field that names it.
         field: &'static str,
     },
+    /// The template version is for other templates alone.
+    #[error("this template version is a layout or a piece for other templates; send one that takes it in")]
+    TemplatePartial,
     /// What the call names is not there, or belongs to another tenant.
     #[error("there is no such {what}")]
     NotFound {
@@ -105,7 +108,7 @@ impl Fault {
             Self::Invalid(_) | Self::NoRecipientLeft(_) | Self::TenantUnnamed => Code::InvalidArgument,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::ScopeMissing { .. } => Code::PermissionDenied,
-            Self::SendingDomainUnknown { .. } => Code::FailedPrecondition,
+            Self::SendingDomainUnknown { .. } | Self::TemplatePartial => Code::FailedPrecondition,
             Self::TemplateUnknown { .. } | Self::NotFound { .. } => Code::NotFound,
             Self::NameTaken { .. } | Self::KeyReused => Code::AlreadyExists,
             Self::Overloaded { .. } => Code::ResourceExhausted,
@@ -127,6 +130,7 @@ impl Fault {
             Self::ScopeMissing { .. } => ErrorReason::ScopeMissing,
             Self::SendingDomainUnknown { .. } => ErrorReason::SendingDomainUnknown,
             Self::TemplateUnknown { .. } => ErrorReason::TemplateUnknown,
+            Self::TemplatePartial => ErrorReason::TemplatePartial,
             Self::NotFound { .. } => ErrorReason::NotFound,
             Self::NameTaken { .. } => ErrorReason::NameTaken,
             Self::KeyReused => ErrorReason::IdempotencyKeyReused,
@@ -149,6 +153,7 @@ impl Fault {
             | Self::TenantUnnamed
             | Self::SendingDomainUnknown { .. }
             | Self::TemplateUnknown { .. }
+            | Self::TemplatePartial
             | Self::NotFound { .. }
             | Self::NameTaken { .. }
             | Self::KeyReused

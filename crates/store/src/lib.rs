@@ -48,7 +48,9 @@ pub use messages::{Event, MessageView, Whereabouts};
 pub use moving::{Claim, Claimed, Failed, Orphan, Outcome, Parked, Recorded, Verdict, What};
 pub use queues::{Pause, PauseSelector, QueueKey, QueueView};
 pub use suppressions::Suppression;
-pub use templates::Template;
+pub use templates::{
+    NewTemplateVersion, Template, TemplateContent, TemplateVersion, TemplateVersionSource, TemplateVersionSummary,
+};
 pub use tenants::{ApiKey, NewApiKey, Tenant};
 
 use failpoint::Faults;

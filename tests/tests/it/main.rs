@@ -16,6 +16,7 @@ mod neighbours;
 mod routes;
 mod senders;
 mod shaping;
+mod templates;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …
 fn addresses(count: usize, head: &str, domain: &str) -> Vec<String> {

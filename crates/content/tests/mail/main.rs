@@ -7,3 +7,4 @@ mod dkim;
 mod hostile;
 mod render;
 mod templates;
+mod versions;

@@ -10,8 +10,8 @@ mod variables;
 mod when;
 
 pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
-pub use names::{campaign, email, id, idempotency_key, name, optional_id};
-pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, recipients};
+pub use names::{campaign, email, id, idempotency_key, language, name, optional_id};
+pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, recipients};
 pub use text::{free_text, reason};
 pub use variables::json_object;
 pub use when::{Times, times, timestamp};

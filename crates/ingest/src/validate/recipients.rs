@@ -1,6 +1,7 @@
 //! Recipients: each is good or at fault by itself.
 
-use super::{Violation, email, json_object};
+use super::{Violation, email, json_object, language};
+use content::Language;
 use domain::Mailbox;
 use proto::v1::{ErrorReason, Recipient};
 use std::{borrow::Cow, collections::HashSet};
@@ -19,6 +20,8 @@ pub struct Accepted {
     pub mailbox: Mailbox,
     /// A JSON object.
     pub variables: String,
+    /// What the recipient reads.
+    pub language: Option<Language>,
 }
 
 /// The recipients of a request, good and at fault.
@@ -63,8 +66,12 @@ fn one(position: u32, recipient: Recipient) -> Result<Accepted, Violation> {
         let field = format!("recipients[{position}].variables_json");
         Violation::of(ErrorReason::VariablesInvalid, field, fault.description())
     })?;
+    let language = match recipient.language.as_str() {
+        "" => None,
+        text => language(&format!("recipients[{position}].language"), text)?,
+    };
     let variables = if recipient.variables_json.is_empty() { "{}".to_owned() } else { recipient.variables_json };
-    Ok(Accepted { position, mailbox, variables })
+    Ok(Accepted { position, mailbox, variables, language })
 }
 
 /// Two messages of one call to one mailbox are a mistake of the list's: the first stays.
@@ -110,7 +117,7 @@ mod tests {
     use super::*;
 
     fn recipient(email: &str, variables_json: &str) -> Recipient {
-        Recipient { email: email.to_owned(), variables_json: variables_json.to_owned() }
+        Recipient { email: email.to_owned(), variables_json: variables_json.to_owned(), ..Recipient::default() }
     }
 
     #[test]
@@ -121,6 +128,7 @@ mod tests {
             recipient("c@example.com", "[]"),
             recipient("A@EXAMPLE.com", ""),
             recipient("d@example.com", r#"{"name":"D"}"#),
+            Recipient { language: "german".to_owned(), ..recipient("e@example.com", "") },
         ];
         let looked = recipients(given, MAX_BATCH).expect("neither none nor too many");
         assert_eq!(looked.accepted.iter().map(|one| one.position).collect::<Vec<_>>(), [0, 4]);
@@ -133,6 +141,7 @@ mod tests {
                 (1, "recipients[1].email", ErrorReason::RecipientInvalid),
                 (2, "recipients[2].variables_json", ErrorReason::VariablesInvalid),
                 (3, "recipients[3].email", ErrorReason::RecipientRepeated),
+                (5, "recipients[5].language", ErrorReason::LanguageInvalid),
             ]
         );
     }

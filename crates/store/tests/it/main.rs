@@ -12,3 +12,4 @@ mod limits;
 mod plans;
 mod protocol;
 mod refusals;
+mod templates;
