@@ -10,6 +10,7 @@ use crate::{
     holds::Holds,
     metrics::Metrics,
     names::Names,
+    quota::QuotaBook,
     sites::Sites,
     validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
 };
@@ -24,7 +25,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use store::{AcceptCall, ContentKind, Idempotency, NewContent, NewMessage};
+use store::{AcceptCall, AcceptOutcome, ContentKind, Idempotency, NewContent, NewMessage, Replay};
 
 /// Contents above this are looked at off the reactor, since that takes milliseconds.
 const LARGE: usize = 16 * 1024;
@@ -77,6 +78,8 @@ pub struct Intake {
     pub names: Arc<Names>,
     /// The sites of recipients.
     pub sites: Sites,
+    /// What tenants may send.
+    pub quotas: Arc<QuotaBook>,
     /// What keeps mail from going straight.
     pub holds: Arc<Holds>,
     /// Bounds on contents.
@@ -135,6 +138,10 @@ impl Intake {
             return Err(Fault::NoRecipientLeft(recipients.refused.into_iter().map(|(_, fault)| fault).collect()));
         }
         let (content, contents) = self.content(tenant, &draft).await?;
+        let quota = match self.quotas.take(tenant, recipients.accepted.len()).await {
+            Ok(quota) => quota,
+            Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
+        };
         let batch = BatchId::new(self.clock.machine_now());
         let call = AcceptCall {
             tenant,
@@ -146,18 +153,31 @@ impl Intake {
             contents,
             messages: self.messages(tenant, &draft, batch, content, recipients.accepted, now).await,
         };
-        match self.acceptor.accept(call).await? {
+        let accepted = self.acceptor.accept(call).await;
+        match &accepted {
+            // Whether something was stored is not known: it counts.
+            Ok(Accepted::Fresh) | Err(Fault::Unavailable(_)) => {}
+            Ok(Accepted::Replayed(_)) | Err(_) => quota.give_back().await,
+        }
+        match accepted? {
             Accepted::Fresh => {
                 self.metrics.recipients_refused.inc_by(u64::try_from(recipients.refused.len()).unwrap_or(0));
                 Ok(Taken { batch, size, refused: recipients.refused, replayed: false })
             }
-            Accepted::Replayed(replay) => Ok(Taken {
-                batch: replay.batch,
-                size: replay.size,
-                refused: from_stored(&replay.refused),
-                replayed: true,
-            }),
+            Accepted::Replayed(replay) => Ok(replay.into()),
         }
+    }
+
+    /// The answer to the first call under this key, whatever quota is left now; `fault` when there was none.
+    async fn repeat_or(&self, tenant: TenantId, key: Option<&Idempotency>, fault: Fault) -> Result<Taken, Fault> {
+        if let (Some(key), Fault::QuotaExceeded { .. }) = (key, &fault) {
+            match self.acceptor.replay(tenant, key).await? {
+                Some(AcceptOutcome::Replayed(replay)) => return Ok(replay.into()),
+                Some(AcceptOutcome::KeyReused) => return Err(Fault::KeyReused),
+                Some(AcceptOutcome::Accepted { .. }) | None => {}
+            }
+        }
+        Err(fault)
     }
 
     /// The content of kind mail, and the contents that come along.
@@ -248,6 +268,12 @@ impl Intake {
             }
         };
         recipients.into_iter().zip(sites).map(message).collect()
+    }
+}
+
+impl From<Replay> for Taken {
+    fn from(replay: Replay) -> Self {
+        Self { batch: replay.batch, size: replay.size, refused: from_stored(&replay.refused), replayed: true }
     }
 }
 
