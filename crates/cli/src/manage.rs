@@ -1,0 +1,80 @@
+//! `domain`, `suppressions`, `tenants`, `keys`, `metrics`, `dead-letters` and `audit-log`: what a tenant has and does,
+//! through the public API alone.
+
+pub mod args;
+mod dead_letters;
+mod domains;
+mod keys;
+mod metrics;
+mod suppressions;
+mod tenants;
+
+use crate::{
+    api,
+    exit::{Exit, Failure},
+    output::Output,
+    reach::Reach,
+};
+use args::ManageCommand;
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+/// Entries of one page.
+const PAGE: u32 = 500;
+
+/// Does what the command says.
+pub async fn run(command: ManageCommand, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
+    match command {
+        ManageCommand::Domain { command } => domains::run(command, reach, out).await,
+        ManageCommand::Suppressions { command } => suppressions::run(command, reach, out).await,
+        ManageCommand::Tenants { command } => tenants::run(command, reach, out).await,
+        ManageCommand::Keys { command } => keys::run(command, reach, out).await,
+        ManageCommand::Metrics(args) => metrics::run(&args, reach, out).await,
+        ManageCommand::DeadLetters { command } => dead_letters::run(command, reach, out).await,
+        ManageCommand::AuditLog { key, limit } => tenants::audit_log(key, limit, reach, out).await,
+    }
+}
+
+/// The size of the next page when this many entries are still wanted.
+fn page(wanted: usize) -> u32 {
+    u32::try_from(wanted).unwrap_or(PAGE).clamp(1, PAGE)
+}
+
+/// A time as a table shows it; empty when there is none.
+fn when(stamp: Option<&prost_types::Timestamp>) -> String {
+    stamp.map_or_else(String::new, |stamp| api::time(stamp).format("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+fn span(text: &str) -> anyhow::Result<Duration> {
+    humantime::parse_duration(text).map_err(|_| Failure::usage(format!("{text}: must be a span such as 90m or 4h")))
+}
+
+/// A time; a span is one from now on (`ahead`), or back from now.
+fn moment(text: &str, now: DateTime<Utc>, ahead: bool) -> anyhow::Result<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let span = humantime::parse_duration(text).map_err(|_| {
+        Failure::usage(format!("{text}: must be a time such as 2030-01-31T08:00:00Z, or a span such as 2h"))
+    })?;
+    Ok(if ahead { now + span } else { now - span })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_looks_back_or_ahead() {
+        let now = DateTime::from_timestamp(7_200, 0).expect("is a time");
+        assert_eq!(moment("2h", now, false).expect("is a span"), DateTime::UNIX_EPOCH);
+        assert_eq!(moment("2h", now, true).expect("is a span").timestamp(), 14_400);
+        assert_eq!(moment("1970-01-01T01:00:00+01:00", now, true).expect("is a time"), DateTime::UNIX_EPOCH);
+        assert!(moment("soon", now, true).is_err());
+    }
+
+    #[test]
+    fn a_page_is_never_larger_than_what_is_wanted() {
+        assert_eq!((page(0), page(7), page(100_000)), (1, 7, PAGE));
+    }
+}
