@@ -11,13 +11,13 @@ mod tenants;
 
 use crate::{
     api,
-    exit::{Exit, Failure},
+    exit::Exit,
     output::Output,
     reach::Reach,
+    send::{moment, span},
 };
 use args::ManageCommand;
 use chrono::{DateTime, Utc};
-use std::time::Duration;
 
 /// Entries of one page.
 const PAGE: u32 = 500;
@@ -45,19 +45,11 @@ fn when(stamp: Option<&prost_types::Timestamp>) -> String {
     stamp.map_or_else(String::new, |stamp| api::time(stamp).format("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-fn span(text: &str) -> anyhow::Result<Duration> {
-    humantime::parse_duration(text).map_err(|_| Failure::usage(format!("{text}: must be a span such as 90m or 4h")))
-}
-
-/// A time; a span is one from now on (`ahead`), or back from now.
-fn moment(text: &str, now: DateTime<Utc>, ahead: bool) -> anyhow::Result<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.to_utc());
-    }
-    let span = humantime::parse_duration(text).map_err(|_| {
-        Failure::usage(format!("{text}: must be a time such as 2030-01-31T08:00:00Z, or a span such as 2h"))
-    })?;
-    Ok(if ahead { now + span } else { now - span })
+/// A time, or a span back from now.
+fn back(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
+    // What a span leads to from now on lies as far behind.
+    let given = moment(text, now)?;
+    Ok(if DateTime::parse_from_rfc3339(text).is_ok() { given } else { now - (given - now) })
 }
 
 #[cfg(test)]
@@ -65,12 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_looks_back_or_ahead() {
+    fn a_span_looks_back() {
         let now = DateTime::from_timestamp(7_200, 0).expect("is a time");
-        assert_eq!(moment("2h", now, false).expect("is a span"), DateTime::UNIX_EPOCH);
-        assert_eq!(moment("2h", now, true).expect("is a span").timestamp(), 14_400);
-        assert_eq!(moment("1970-01-01T01:00:00+01:00", now, true).expect("is a time"), DateTime::UNIX_EPOCH);
-        assert!(moment("soon", now, true).is_err());
+        assert_eq!(back("2h", now).expect("is a span"), DateTime::UNIX_EPOCH);
+        assert_eq!(back("1970-01-01T01:00:00+01:00", now).expect("is a time"), DateTime::UNIX_EPOCH);
+        assert!(back("soon", now).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub async fn run(command: KeysCommand, reach: &Reach, out: Output) -> anyhow::Re
         }
         KeysCommand::Create { name, scopes, expires } => {
             let now = service::clock::now();
-            let expires_at = expires.as_deref().map(|text| moment(text, now, true)).transpose()?.map(api::stamp);
+            let expires_at = expires.as_deref().map(|text| moment(text, now)).transpose()?.map(api::stamp);
             let scopes = scopes_of(&tenant_id, &scopes)?.into_iter().map(i32::from).collect();
             let request = CreateApiKeyRequest { tenant_id, name, scopes, expires_at };
             let made = client.create_api_key(request).await?.into_inner();

@@ -2,7 +2,7 @@
 
 use super::{
     args::{BucketArg, DimensionArg, MetricsArgs},
-    moment,
+    back,
 };
 use crate::{
     api,
@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 
 pub async fn run(args: &MetricsArgs, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
     let now = service::clock::now();
-    let until = args.until.as_deref().map(|until| moment(until, now, false)).transpose()?.unwrap_or(now);
+    let until = args.until.as_deref().map(|until| back(until, now)).transpose()?.unwrap_or(now);
     let request = QueryMetricsRequest {
-        start: Some(api::stamp(moment(&args.from, now, false)?)),
+        start: Some(api::stamp(back(&args.from, now)?)),
         end: Some(api::stamp(until)),
         bucket: match args.bucket {
             BucketArg::Minute => MetricBucket::Minute,

@@ -2,7 +2,7 @@
 
 use super::{
     args::{CauseArg, EntryArgs, FilterArgs, ScopeArg, SuppressionsCommand},
-    moment, page, when,
+    back, page, when,
 };
 use crate::{
     api,
@@ -76,7 +76,7 @@ fn word(name: &str, prefix: &str) -> String {
 
 fn filter(args: &FilterArgs) -> anyhow::Result<SuppressionFilter> {
     let now = service::clock::now();
-    let since = args.since.as_deref().map(|since| moment(since, now, false)).transpose()?;
+    let since = args.since.as_deref().map(|since| back(since, now)).transpose()?;
     Ok(SuppressionFilter {
         cause: args.cause.map_or(SuppressionCause::Unspecified, cause).into(),
         scope: args.scope.map_or(SuppressionScope::Unspecified, scope).into(),
