@@ -22,7 +22,7 @@ fn help_names_every_command_and_the_exit_codes() {
     assert_eq!(output.status.code(), Some(0));
     for word in [
         "demo", "up", "down", "status", "send", "why", "queue", "pause", "resume", "audit", "migrate", "topology",
-        "run",
+        "run", "domain", "suppressions", "tenants", "keys", "metrics", "dead-letters", "audit-log",
     ] {
         assert!(said(&output).contains(word), "{word}");
     }

@@ -40,6 +40,13 @@ impl QuotaPeriod {
             Self::Day => 2,
         }
     }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
 }
 
 /// What an instance wants to borrow.
@@ -101,14 +108,15 @@ impl Store {
                 // The row is held from here on, with what is lent in the period that it is now.
                 let row = sqlx::query!(
                     r#"insert into mailfleet.quota_loans as q (tenant_id, period, bucket, lent)
-                       values ($1, $2, date_trunc(case $2 when 1 then 'hour' else 'day' end, mailfleet.clock(), 'UTC'), 0)
+                       values ($1, $2, date_trunc($3, mailfleet.clock(), 'UTC'), 0)
                        on conflict (tenant_id, period) do update
                        set bucket = greatest(q.bucket, excluded.bucket),
                            lent = case when q.bucket < excluded.bucket then 0 else q.lent end
                        returning lent,
-                                 bucket + case $2 when 1 then interval '1 hour' else interval '1 day' end as "ends_at!""#,
+                                 bucket + ('1 ' || $3)::interval as "ends_at!""#,
                     tenant.as_uuid(),
                     period.code(),
+                    period.word(),
                 )
                 .fetch_one(&mut *conn)
                 .await?;

@@ -256,9 +256,10 @@ impl Store {
         let rows = call!(self, conn => {
             sqlx::query!(
                 "select address_hash, address, reason, cause, bulk_only, created_at from mailfleet.suppressions
-                 where tenant_id = $1 and created_at >= coalesce($2, '-infinity')
+                 where tenant_id = $1 and created_at >= coalesce($2::timestamptz, '-infinity')
                    and (created_at, address_hash)
-                       < (coalesce($3, 'infinity'), coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+                       < (coalesce($3::timestamptz, 'infinity'),
+                          coalesce($4::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
                    and ($5::smallint is null or cause = $5) and ($6::boolean is null or bulk_only = $6)
                  order by created_at desc, address_hash desc
                  limit $7",
