@@ -79,8 +79,14 @@ pub fn acceptor(
 ) -> (Acceptor, Arc<Committers>) {
     let (sender, receiver) = mpsc::channel(config.max_queued_calls.get());
     let bytes = Arc::new(Semaphore::new(config.max_queued_bytes / KIB));
-    let acceptor =
-        Acceptor { queue: sender, bytes, retry_after, metrics: metrics.clone(), store: store.clone(), clock: clock.clone() };
+    let acceptor = Acceptor {
+        queue: sender,
+        bytes,
+        retry_after,
+        metrics: metrics.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+    };
     let queue = Mutex::new(receiver);
     (acceptor, Arc::new(Committers { queue, store, clock, launcher, config, metrics }))
 }

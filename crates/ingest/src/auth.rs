@@ -213,9 +213,10 @@ impl KeyRing {
     /// Whether it has the key's secret, or the one before it in its time of grace.
     fn fits(&self, presented: &PresentedKey, key: &ApiKey) -> bool {
         presented.proves(&key.secret_sha256)
-            || key.previous.as_ref().is_some_and(|previous| {
-                presented.proves(&previous.sha256) && previous.until > self.clock.now()
-            })
+            || key
+                .previous
+                .as_ref()
+                .is_some_and(|previous| presented.proves(&previous.sha256) && previous.until > self.clock.now())
     }
 
     /// The key as it was at most `term` ago.

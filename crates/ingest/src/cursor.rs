@@ -58,7 +58,8 @@ fn encode(text: &str) -> String {
 }
 
 fn decode(token: &str) -> Option<String> {
-    if token.len() > MAX_TOKEN || !token.len().is_multiple_of(2) || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if token.len() > MAX_TOKEN || !token.len().is_multiple_of(2) || !token.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
         return None;
     }
     let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();

@@ -72,9 +72,11 @@ pub async fn requeue(
     let letters = store.dead_letters_among(tenant, &asked).await?;
     let variables = store.variables_of(&letters.iter().map(|letter| letter.message).collect::<Vec<_>>()).await?;
     let (calls, pairs) = calls(queues, tenant, letters, variables);
-    let (links, rang) = store.requeue(calls, &pairs, queues.clock.now()).await?;
-    queues.bus.ring(&rang).await;
-    tracing::info!(tenant.id = %tenant, asked = ids.len(), requeued = rang.len(), "requeued dead letters");
+    let (links, mut filled) = store.requeue(calls, &pairs, queues.clock.now()).await?;
+    tracing::info!(tenant.id = %tenant, asked = ids.len(), requeued = filled.len(), "requeued dead letters");
+    filled.sort_unstable();
+    filled.dedup();
+    queues.bus.ring(&filled).await;
     let links: HashMap<MessageId, MessageId> = links.into_iter().map(|link| (link.old, link.new)).collect();
     // A link that stands for a message of another tenant is not told: only this tenant's dead letters were asked for.
     let result = |id: &MessageId| {

@@ -142,7 +142,10 @@ mod tests {
     fn a_configured_fleet_tells_every_record() {
         let config = DnsConfig {
             spf: "v=spf1 ip4:192.0.2.1 -all".to_owned(),
-            bounce_hosts: vec!["mx1.fleet.example".parse().expect("is a host"), "mx2.fleet.example".parse().expect("is")],
+            bounce_hosts: vec![
+                "mx1.fleet.example".parse().expect("is a host"),
+                "mx2.fleet.example".parse().expect("is"),
+            ],
             ..DnsConfig::default()
         };
         let shown = wire(&domain(), &[], &config, now());

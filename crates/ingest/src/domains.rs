@@ -45,11 +45,7 @@ impl Domains {
     }
 
     /// A key of each kind, sealed, with selectors that none of `known` has.
-    async fn keys(
-        &self,
-        known: &[DomainKey],
-        now: chrono::DateTime<chrono::Utc>,
-    ) -> Result<Vec<NewDkimKey>, Fault> {
+    async fn keys(&self, known: &[DomainKey], now: chrono::DateTime<chrono::Utc>) -> Result<Vec<NewDkimKey>, Fault> {
         let sealer = self.sealer.as_ref().ok_or_else(|| Fault::Internal(Box::new(NoMasterKey)))?;
         let generated = self.generate().await?;
         generated.iter().map(|key| self.seal(sealer, key, known, now)).collect()

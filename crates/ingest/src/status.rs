@@ -72,7 +72,7 @@ pub enum Fault {
         retry_after: Duration,
     },
     /// The tenant has used up a quota.
-    #[error("{}", over_quota(.quota, *.limit, .retry_after.is_some()))]
+    #[error("{}", over_quota(.quota, .limit, .retry_after.is_some()))]
     QuotaExceeded {
         /// The field of `TenantQuotas`.
         quota: &'static str,
@@ -82,7 +82,9 @@ pub enum Fault {
         retry_after: Option<Duration>,
     },
     /// The answer would have more rows than are given.
-    #[error("the answer has more than {most} rows; choose a shorter time, larger buckets, fewer dimensions or a filter")]
+    #[error(
+        "the answer has more than {most} rows; choose a shorter time, larger buckets, fewer dimensions or a filter"
+    )]
     ResultTooLarge {
         /// How many are given.
         most: u32,
@@ -124,7 +126,7 @@ fn summary(violations: &[Violation]) -> String {
     }
 }
 
-fn over_quota(quota: &str, limit: u64, may_retry: bool) -> String {
+fn over_quota(quota: &str, limit: &u64, may_retry: bool) -> String {
     let fix = if may_retry { "try again later" } else { "cut the call into smaller ones" };
     format!("the tenant's quota {quota} of {limit} does not allow it; nothing was stored, {fix}")
 }

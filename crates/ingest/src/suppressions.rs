@@ -14,8 +14,8 @@ use futures_util::stream::BoxStream;
 use proto::v1::{
     AddSuppressionRequest, AddSuppressionResponse, CheckSuppressionRequest, CheckSuppressionResponse,
     ExportSuppressionsRequest, ExportSuppressionsResponse, ImportSuppressionsRequest, ImportSuppressionsResponse,
-    ListSuppressionsRequest, ListSuppressionsResponse, RemoveSuppressionRequest, RemoveSuppressionResponse, Suppression,
-    suppression_service_server::SuppressionService,
+    ListSuppressionsRequest, ListSuppressionsResponse, RemoveSuppressionRequest, RemoveSuppressionResponse,
+    Suppression, suppression_service_server::SuppressionService,
 };
 use std::sync::Arc;
 use store::{NewSuppression, Store, SuppressionCause, SuppressionEntry, SuppressionFilter, SuppressionPlace};

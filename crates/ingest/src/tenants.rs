@@ -310,10 +310,7 @@ impl TenantService for Tenants {
         }
         self.keys.forget(id);
         tracing::info!(api_key.id = %id, "rotated an api key");
-        Ok(Response::new(RotateApiKeyResponse {
-            api_key: minted.token,
-            previous_secret_until: Some(timestamp(until)),
-        }))
+        Ok(Response::new(RotateApiKeyResponse { api_key: minted.token, previous_secret_until: Some(timestamp(until)) }))
     }
 
     async fn list_audit_events(

@@ -431,7 +431,11 @@ async fn suppressed_recipients_are_closed_and_pauses_are_told() {
     let house = House::start().await;
     let sent = house.mail().send_message(send("a@example.org", "")).await.unwrap().into_inner();
     let mut suppressions = SuppressionServiceClient::new(house.line(&house.key));
-    let request = v1::AddSuppressionRequest { emails: vec!["A@example.org".to_owned()], reason: String::new(), ..Default::default() };
+    let request = v1::AddSuppressionRequest {
+        emails: vec!["A@example.org".to_owned()],
+        reason: String::new(),
+        ..Default::default()
+    };
     let added = suppressions.add_suppression(request).await.unwrap().into_inner();
     assert_eq!((added.added, added.messages_closed), (1, 1));
     let request = v1::CheckSuppressionRequest { email: "a@example.org".to_owned() };

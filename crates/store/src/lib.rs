@@ -56,7 +56,7 @@ pub use messages::{Event, MessageView, Whereabouts};
 pub use metrics::{Dimensions, MetricBucket, MetricRow, MetricsQuery};
 pub use moving::{Claim, Claimed, Failed, Orphan, Outcome, Parked, Recorded, Verdict, What};
 pub use queues::{Pause, PauseSelector, QueueKey, QueueView};
-pub use quotas::{Ask, Lent, Loan, Quotas, QuotaPeriod, Usage};
+pub use quotas::{Ask, Lent, Loan, QuotaPeriod, Quotas};
 pub use suppressions::{
     NewSuppression, Suppressed, Suppression, SuppressionCause, SuppressionEntry, SuppressionFilter, SuppressionPlace,
 };

@@ -80,15 +80,6 @@ pub struct Lent {
     pub day: u64,
 }
 
-/// How far a tenant's quotas are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// What has been lent.
-    pub lent: Lent,
-    /// Messages that rest, as far as they were counted.
-    pub backlog: u64,
-}
-
 /// How much is lent to who needs `least` of a quota of which `lent` is gone.
 fn share(limit: u64, lent: u64, least: u64) -> u64 {
     let left = limit.saturating_sub(lent);

@@ -384,7 +384,10 @@ impl From<KeyRow> for ApiKey {
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
             rotated_at: row.rotated_at,
-            previous: row.previous_sha256.zip(row.previous_until).map(|(sha256, until)| PreviousSecret { sha256, until }),
+            previous: row
+                .previous_sha256
+                .zip(row.previous_until)
+                .map(|(sha256, until)| PreviousSecret { sha256, until }),
         }
     }
 }

@@ -25,10 +25,7 @@ fn of_state(domain: &v1::SendingDomain, state: DomainKeyState) -> BTreeSet<Strin
 
 #[tokio::test]
 async fn mail_verifies_before_during_and_after_a_rotation_of_keys() {
-    let fleet = Fleet::builder()
-        .settings(|settings| settings.renderer.press.key_ttl = KEY_TTL)
-        .start()
-        .await;
+    let fleet = Fleet::builder().settings(|settings| settings.renderer.press.key_ttl = KEY_TTL).start().await;
     let mut domains = fleet.domains_with(&fleet.key);
     let domain = "example.com".to_owned();
     let deliver = async |to: &str| {

@@ -181,12 +181,14 @@ pub enum TenantsCommand {
     /// A tenant, its quotas and how far they are used
     Get {
         /// Its name, or its id
-        tenant: String,
+        #[arg(value_name = "TENANT")]
+        named: String,
     },
     /// Change a tenant's name or quotas
     Set {
         /// Its name, or its id
-        tenant: String,
+        #[arg(value_name = "TENANT")]
+        named: String,
         #[command(flatten)]
         what: TenantArgs,
     },

@@ -33,7 +33,8 @@ pub async fn run(command: DomainCommand, reach: &Reach, out: Output) -> anyhow::
             (domains.rotate_domain_keys(RotateDomainKeysRequest { domain }).await?.into_inner().domain, advice)
         }
         DomainCommand::Activate { domain } => {
-            let advice = "\nThe records of the retired keys stay until the time above: their mail is still under way.\n";
+            let advice =
+                "\nThe records of the retired keys stay until the time above: their mail is still under way.\n";
             let request = ActivateDomainKeysRequest { domain };
             (domains.activate_domain_keys(request).await?.into_inner().domain, advice.to_owned())
         }

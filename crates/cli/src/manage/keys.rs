@@ -10,9 +10,7 @@ use crate::{
     output::{Output, Table, safe},
     reach::Reach,
 };
-use proto::v1::{
-    ApiKey, CreateApiKeyRequest, KeyScope, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest,
-};
+use proto::v1::{ApiKey, CreateApiKeyRequest, KeyScope, ListApiKeysRequest, RevokeApiKeyRequest, RotateApiKeyRequest};
 use serde_json::{Value, json};
 
 pub async fn run(command: KeysCommand, reach: &Reach, out: Output) -> anyhow::Result<Exit> {

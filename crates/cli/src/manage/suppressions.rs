@@ -231,10 +231,9 @@ impl Lines {
         while entries.len() < PIECE
             && self.reader.read_record(&mut row).with_context(|| format!("cannot read {}", self.name))?
         {
-            let cell = |column: usize| {
-                self.columns[column].and_then(|at| row.get(at)).filter(|text| !text.is_empty())
-            };
-            let mut entry = ImportedSuppression { email: cell(0).unwrap_or_default().to_owned(), ..self.default.clone() };
+            let cell = |column: usize| self.columns[column].and_then(|at| row.get(at)).filter(|text| !text.is_empty());
+            let mut entry =
+                ImportedSuppression { email: cell(0).unwrap_or_default().to_owned(), ..self.default.clone() };
             if let Some(text) = cell(1) {
                 entry.cause = cause(self.read(text, "cause")?).into();
             }
@@ -352,7 +351,10 @@ mod tests {
         let (opened, path) = lines("round-trip", &String::from_utf8(text).expect("is text"));
         let entries = opened.expect("opens").piece().expect("reads").expect("has some");
         assert_eq!(entries.len(), 1);
-        assert_eq!((&entries[0].email, entries[0].cause(), &entries[0].reason), (&entry.email, entry.cause(), &entry.reason));
+        assert_eq!(
+            (&entries[0].email, entries[0].cause(), &entries[0].reason),
+            (&entry.email, entry.cause(), &entry.reason)
+        );
         std::fs::remove_file(path).expect("removes");
     }
 }

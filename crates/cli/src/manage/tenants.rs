@@ -12,8 +12,8 @@ use crate::{
     reach::Reach,
 };
 use proto::v1::{
-    AuditEvent, CreateTenantRequest, GetTenantRequest, ListAuditEventsRequest, ListTenantsRequest, Tenant, TenantQuotas,
-    TenantUsage, UpdateTenantRequest,
+    AuditEvent, CreateTenantRequest, GetTenantRequest, ListAuditEventsRequest, ListTenantsRequest, Tenant,
+    TenantQuotas, TenantUsage, UpdateTenantRequest,
 };
 use serde_json::{Value, json};
 
@@ -26,8 +26,8 @@ pub async fn run(command: TenantsCommand, reach: &Reach, out: Output) -> anyhow:
             out.answer(&json!({"tenant_id": tenant_id}), || format!("made tenant {tenant_id}"))?;
             Ok(Exit::Ok)
         }
-        TenantsCommand::Get { tenant } => {
-            let answer = tenants.get_tenant(GetTenantRequest { tenant }).await?.into_inner();
+        TenantsCommand::Get { named } => {
+            let answer = tenants.get_tenant(GetTenantRequest { tenant: named }).await?.into_inner();
             let (tenant, usage) = (answer.tenant.unwrap_or_default(), answer.usage.unwrap_or_default());
             let mut value = as_json(&tenant);
             value["usage"] = json!({
@@ -37,7 +37,7 @@ pub async fn run(command: TenantsCommand, reach: &Reach, out: Output) -> anyhow:
             out.answer(&value, || told(&tenant, &usage))?;
             Ok(Exit::Ok)
         }
-        TenantsCommand::Set { tenant, what } => set(tenant, what, reach, out).await,
+        TenantsCommand::Set { named, what } => set(named, what, reach, out).await,
     }
 }
 
@@ -76,16 +76,10 @@ async fn list(reach: &Reach, out: Output) -> anyhow::Result<Exit> {
 async fn set(tenant: String, what: TenantArgs, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
     let mut client = reach.api().await?.tenants();
     let known = client.get_tenant(GetTenantRequest { tenant }).await?.into_inner().tenant.unwrap_or_default();
-    let quotas = TenantQuotas {
-        recipients_per_hour: what.per_hour,
-        recipients_per_day: what.per_day,
-        backlog: what.backlog,
-    };
-    let request = UpdateTenantRequest {
-        tenant_id: known.tenant_id,
-        name: what.name.unwrap_or_default(),
-        quotas: Some(quotas),
-    };
+    let quotas =
+        TenantQuotas { recipients_per_hour: what.per_hour, recipients_per_day: what.per_day, backlog: what.backlog };
+    let request =
+        UpdateTenantRequest { tenant_id: known.tenant_id, name: what.name.unwrap_or_default(), quotas: Some(quotas) };
     let tenant = client.update_tenant(request).await?.into_inner().tenant.unwrap_or_default();
     out.answer(&as_json(&tenant), || {
         let quotas = tenant.quotas.unwrap_or_default();
@@ -157,12 +151,7 @@ pub async fn audit_log(key: Option<String>, limit: usize, reach: &Reach, out: Ou
         let mut table = Table::new(4, &["at", "by the key", "call", "what"]);
         for event in &found {
             let by = if event.api_key_id.is_empty() { "an operator's command" } else { &event.api_key_id };
-            table.row(vec![
-                when(event.at.as_ref()),
-                by.to_owned(),
-                event.call.clone(),
-                safe(&event.resource),
-            ]);
+            table.row(vec![when(event.at.as_ref()), by.to_owned(), event.call.clone(), safe(&event.resource)]);
         }
         if table.is_empty() { "nothing was changed".to_owned() } else { table.text() }
     })?;

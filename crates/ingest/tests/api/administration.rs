@@ -183,11 +183,11 @@ async fn every_administrative_change_is_in_the_audit_log_without_an_address() {
     );
     assert!(events.iter().all(|event| !event.resource.contains('@') && !event.resource.contains("mf_")), "{events:?}");
     // In pages, and by one key alone.
-    let one = v1::ListAuditEventsRequest { page_size: 10, api_key_id: own_key.clone(), ..ask };
+    let one = v1::ListAuditEventsRequest { page_size: 7, api_key_id: own_key.clone(), ..ask };
     let page = tenants.list_audit_events(one.clone()).await.unwrap().into_inner();
     let rest = v1::ListAuditEventsRequest { page_token: page.next_page_token.clone(), ..one };
     let rest = tenants.list_audit_events(rest).await.unwrap().into_inner();
-    assert_eq!((page.events.len(), rest.events.len(), rest.next_page_token.as_str()), (10, 1, ""));
+    assert_eq!((page.events.len(), rest.events.len(), rest.next_page_token.as_str()), (7, 3, ""));
     assert!(page.events.iter().all(|event| event.api_key_id == own_key));
 }
 
@@ -259,9 +259,8 @@ async fn a_backlog_above_its_quota_refuses_until_it_has_shrunk() {
     let refused = house.mail().send_batch(many(3, "second")).await.unwrap_err();
     assert_eq!(refused.get_details_error_info().unwrap().metadata["quota"], "backlog");
     assert!(refused.get_details_retry_info().is_some());
-    let ids: Vec<domain::MessageId> = (0..8)
-        .map(|at| domain::MessageId::of_batch(first.batch_id.parse().unwrap(), at))
-        .collect();
+    let ids: Vec<domain::MessageId> =
+        (0..8).map(|at| domain::MessageId::of_batch(first.batch_id.parse().unwrap(), at)).collect();
     house.store.refuse(&ids, domain::Closing::Cancelled).await.unwrap();
     testkit::until("there is room", async || house.mail().send_batch(many(3, "second")).await.is_ok()).await;
 }
@@ -276,7 +275,8 @@ async fn tenants_are_listed_found_and_renamed() {
     let next = v1::ListTenantsRequest { page_size: 1, page_token: page.next_page_token };
     let page = house.tenants().list_tenants(next).await.unwrap().into_inner();
     assert_eq!((page.tenants[0].name.as_str(), page.next_page_token.as_str()), ("bravo", ""));
-    let rename = |name: &str| v1::UpdateTenantRequest { name: name.to_owned(), ..set(&house.tenant, Some(5), None, None) };
+    let rename =
+        |name: &str| v1::UpdateTenantRequest { name: name.to_owned(), ..set(&house.tenant, Some(5), None, None) };
     assert_eq!(reason(&house.tenants().update_tenant(rename("bravo")).await.unwrap_err()), "NAME_TAKEN");
     house.tenants().update_tenant(rename("apex")).await.unwrap();
     let found = house.tenants().get_tenant(v1::GetTenantRequest { tenant: "apex".to_owned() }).await.unwrap();
@@ -291,7 +291,8 @@ async fn tenants_are_listed_found_and_renamed() {
 }
 
 fn figures(by: &[MetricDimension]) -> v1::QueryMetricsRequest {
-    let now = chrono::DateTime::UNIX_EPOCH + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now =
+        chrono::DateTime::UNIX_EPOCH + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     v1::QueryMetricsRequest {
         start: Some(prost_types::Timestamp { seconds: now.timestamp() - 3_600, nanos: 0 }),
         end: Some(prost_types::Timestamp { seconds: now.timestamp() + 3_600, nanos: 0 }),
@@ -309,7 +310,10 @@ async fn a_dead_letter_goes_again_as_a_new_message_once() {
     let mut queues = house.queues(&house.key);
     let letters = queues.list_dead_letters(v1::ListDeadLettersRequest::default()).await.unwrap().into_inner();
     let letter = &letters.dead_letters[0];
-    assert_eq!((&letter.message_id, letter.recipient.as_str(), letter.text.as_str()), (&dead, "eve@example.org", "no such variable"));
+    assert_eq!(
+        (&letter.message_id, letter.recipient.as_str(), letter.text.as_str()),
+        (&dead, "eve@example.org", "no such variable")
+    );
     let request = v1::RequeueDeadLettersRequest { message_ids: vec![dead.clone(), alive.clone(), dead.clone()] };
     let calls = (0..5).map(|_| {
         let (mut queues, request) = (queues.clone(), request.clone());
@@ -385,7 +389,8 @@ async fn no_administration_reaches_another_tenant() {
     let mut suppressions = SuppressionServiceClient::new(house.line(&stranger));
     let listed = suppressions.list_suppressions(v1::ListSuppressionsRequest::default()).await.unwrap();
     assert!(listed.into_inner().suppressions.is_empty());
-    let mut exported = suppressions.export_suppressions(v1::ExportSuppressionsRequest::default()).await.unwrap().into_inner();
+    let mut exported =
+        suppressions.export_suppressions(v1::ExportSuppressionsRequest::default()).await.unwrap().into_inner();
     assert!(exported.message().await.unwrap().is_none());
     let entry = v1::ImportedSuppression { email: "bob@example.org".to_owned(), ..Default::default() };
     let piece = v1::ImportSuppressionsRequest { entries: vec![entry] };

@@ -4,12 +4,7 @@ use super::*;
 use proto::v1::{SuppressionCause, SuppressionScope};
 
 fn entry(email: &str, cause: SuppressionCause, scope: SuppressionScope) -> v1::ImportedSuppression {
-    v1::ImportedSuppression {
-        email: email.to_owned(),
-        cause: cause.into(),
-        scope: scope.into(),
-        reason: String::new(),
-    }
+    v1::ImportedSuppression { email: email.to_owned(), cause: cause.into(), scope: scope.into(), reason: String::new() }
 }
 
 impl House {
@@ -34,12 +29,14 @@ async fn an_import_takes_good_entries_and_tells_the_bad_ones_by_position() {
         .collect();
     let pieces: Vec<_> =
         entries.chunks(1_000).map(|piece| v1::ImportSuppressionsRequest { entries: piece.to_vec() }).collect();
-    let answer = house.suppressions().import_suppressions(tokio_stream::iter(pieces.clone())).await.unwrap().into_inner();
+    let answer =
+        house.suppressions().import_suppressions(tokio_stream::iter(pieces.clone())).await.unwrap().into_inner();
     assert_eq!((answer.read, answer.added, answer.refused, answer.messages_closed), (2_500, 2_498, 2, 1));
     let refused: Vec<_> = answer.refusals.iter().map(|one| (one.position, one.field.as_str())).collect();
     assert_eq!(refused, [(7, "email"), (1_700, "cause")]);
     assert!(answer.refusals.iter().all(|one| !one.description.contains("nobody")), "the value is repeated");
-    let seen = house.mail().get_message(v1::GetMessageRequest { message_id: sent.message_ids[0].clone() }).await.unwrap();
+    let seen =
+        house.mail().get_message(v1::GetMessageRequest { message_id: sent.message_ids[0].clone() }).await.unwrap();
     assert_eq!(seen.into_inner().state(), MessageState::Suppressed);
     // Repeating it adds nothing; a piece that is too large ends it, and what came before is there.
     let again = house.suppressions().import_suppressions(tokio_stream::iter(pieces)).await.unwrap().into_inner();

@@ -5,9 +5,9 @@ use domain::fact::{FactDetail, FactKind};
 use domain::{ApiKeyId, BatchId, Closing, DkimKeyId, Lane, Mailbox, MessageId, SendingDomainId, TenantId};
 use std::time::Duration;
 use store::{
-    AcceptCall, Actor, Ask, Dimensions, DkimAlgorithm, KeyState, MetricBucket, MetricsQuery, NewDkimKey, NewSuppression,
-    QuotaPeriod, Quotas, Requeue, SendingDomain, Suppressed, SuppressionCause, SuppressionFilter, Tenant, Verdict, What,
-    Whereabouts,
+    AcceptCall, Actor, Ask, Dimensions, DkimAlgorithm, KeyState, MetricBucket, MetricsQuery, NewDkimKey,
+    NewSuppression, QuotaPeriod, Quotas, Requeue, SendingDomain, Suppressed, SuppressionCause, SuppressionFilter,
+    Tenant, Verdict, What, Whereabouts,
 };
 
 fn key(desk: &Desk, selector: &str) -> NewDkimKey {

@@ -89,7 +89,10 @@ async fn suppressing_a_recipient_closes_what_waits_and_what_travels_to_him() {
     let rests = desk.waiting("ada@receiver.test").await;
     let other = desk.waiting("bob@receiver.test").await;
     let ada: Mailbox = "ada@Receiver.test".parse().unwrap();
-    assert_eq!(desk.store.suppress(Some(desk.tenant), &[manual(&ada)]).await.unwrap(), Suppressed { added: 1, closed: 2 });
+    assert_eq!(
+        desk.store.suppress(Some(desk.tenant), &[manual(&ada)]).await.unwrap(),
+        Suppressed { added: 1, closed: 2 }
+    );
     let complaint = NewSuppression::all(ada.clone(), SuppressionCause::Complaint);
     assert_eq!(desk.store.suppress(Some(desk.tenant), &[complaint]).await.unwrap(), Suppressed::default());
     for id in [travels.message, rests] {
