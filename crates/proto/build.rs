@@ -4,7 +4,8 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "mailfleet/v1/analytics.proto",
     "mailfleet/v1/domain.proto",
     "mailfleet/v1/error.proto",
     "mailfleet/v1/mail.proto",

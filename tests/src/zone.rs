@@ -13,7 +13,7 @@ pub struct Zone(HashMap<Box<str>, Txt>);
 
 impl Zone {
     /// With the keys among these records.
-    pub(crate) fn publish(records: &[DnsRecord]) -> Self {
+    pub fn publish(records: &[DnsRecord]) -> Self {
         let keys = records.iter().filter(|record| record.purpose.starts_with("dkim"));
         let entry = |record: &DnsRecord| {
             let key = DomainKey::parse(record.value.as_bytes()).unwrap();

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{exit, template::TemplateCommand};
+use crate::{exit, manage::args::ManageCommand, template::TemplateCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -104,6 +104,8 @@ pub enum Command {
         #[arg(long, conflicts_with = "message")]
         batch: Option<String>,
     },
+    #[command(flatten)]
+    Manage(ManageCommand),
     /// Recount the log against the roll-ups, and look for messages that are nowhere or in two places
     ///
     /// Ends with 1 on any difference.

@@ -10,6 +10,7 @@ mod campaign;
 mod demo;
 mod exit;
 mod fleet;
+mod manage;
 mod operate;
 mod output;
 mod queue;
@@ -75,6 +76,7 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::AdminKey { command: AdminKeyCommand::Revoke { id } } => {
             operate::revoke_admin_key(&id, &reach, out).await
         }
+        Command::Manage(command) => manage::run(command, &reach, out).await,
         Command::Sink(args) => sink::run(&args, out).await,
         Command::Run(_) => Ok(Exit::Usage), // taken before, by `main`
     }

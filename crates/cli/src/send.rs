@@ -172,12 +172,13 @@ pub fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
     given.iter().map(read).collect()
 }
 
-fn span(text: &str) -> anyhow::Result<Duration> {
+/// A span such as `90m`.
+pub fn span(text: &str) -> anyhow::Result<Duration> {
     humantime::parse_duration(text).map_err(|_| Failure::usage(format!("{text}: must be a span such as 90m or 4h")))
 }
 
 /// A time, or a span from now.
-fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
+pub fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }

@@ -1,6 +1,7 @@
 //! What ingest can be told.
 
 use content::Limits;
+use domain::DomainName;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 use std::{
@@ -36,6 +37,10 @@ pub struct IngestConfig {
     /// How long the answer to an idempotency key is kept.
     #[serde(with = "humantime_serde")]
     pub idempotency_term: Duration,
+    /// How quotas are kept to.
+    pub quotas: QuotaConfig,
+    /// What to publish in DNS beside DKIM keys.
+    pub dns: DnsConfig,
     /// How often the database's clock, the pauses and the health of the broker are looked at.
     #[serde(with = "humantime_serde")]
     pub look_every: Duration,
@@ -53,6 +58,8 @@ impl Default for IngestConfig {
             key_term: Duration::from_secs(5),
             name_term: Duration::from_secs(1),
             idempotency_term: Duration::from_secs(24 * 3600),
+            quotas: QuotaConfig::default(),
+            dns: DnsConfig::default(),
             look_every: Duration::from_millis(500),
         }
     }
@@ -72,7 +79,10 @@ impl IngestConfig {
         if self.key_term.is_zero() || self.look_every.is_zero() {
             return Err(ConfigError::invalid("ingest.key_term, ingest.look_every", "must be above zero"));
         }
-        Ok(())
+        if self.quotas.term.is_zero() {
+            return Err(ConfigError::invalid("ingest.quotas.term", "must be above zero"));
+        }
+        self.dns.check()
     }
 }
 
@@ -198,5 +208,57 @@ impl Default for FastLaneConfig {
             park: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(1),
         }
+    }
+}
+
+/// `[ingest.quotas]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// How long a tenant's quotas are remembered, and so the longest time until new ones hold everywhere. Smaller: more
+    /// look-ups.
+    #[serde(with = "humantime_serde")]
+    pub term: Duration,
+    /// How often the backlog of a tenant with a quota on it is counted while calls come. Smaller: more exact with many
+    /// instances, and more work for the database; a count that takes long is made less often by itself.
+    #[serde(with = "humantime_serde")]
+    pub count_every: Duration,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self { term: Duration::from_secs(5), count_every: Duration::from_secs(1) }
+    }
+}
+
+/// `[ingest.dns]`: what is told to publish beside DKIM keys. What is empty is not told, since this fleet cannot know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsConfig {
+    /// The SPF record of return-path domains, which names the addresses or relays that mail leaves from:
+    /// `v=spf1 ip4:192.0.2.1 -all`.
+    pub spf: String,
+    /// The hosts that take bounces, the MX of return-path domains, the preferred one first.
+    pub bounce_hosts: Vec<DomainName>,
+    /// The DMARC record of sending domains. Default: one that asks for nothing.
+    pub dmarc: String,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self { spf: String::new(), bounce_hosts: Vec::new(), dmarc: "v=DMARC1; p=none".to_owned() }
+    }
+}
+
+impl DnsConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if !self.spf.is_empty() && !(self.spf.starts_with("v=spf1 ") && plain(&self.spf)) {
+            return Err(ConfigError::invalid("ingest.dns.spf", "must begin with `v=spf1 ` (RFC 7208, 4.5)"));
+        }
+        if !(self.dmarc.starts_with("v=DMARC1;") && plain(&self.dmarc)) {
+            return Err(ConfigError::invalid("ingest.dns.dmarc", "must begin with `v=DMARC1;` (RFC 7489, 6.3)"));
+        }
+        Ok(())
     }
 }

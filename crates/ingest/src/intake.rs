@@ -11,6 +11,7 @@ use crate::{
     languages::Chosen,
     metrics::Metrics,
     names::{Identity, Names},
+    quota::QuotaBook,
     sites::Sites,
     validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
 };
@@ -25,7 +26,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use store::{AcceptCall, ContentKind, Idempotency, NewContent, NewMessage};
+use store::{AcceptCall, AcceptOutcome, ContentKind, Idempotency, NewContent, NewMessage, Replay};
 
 /// Contents above this are looked at off the reactor, since that takes milliseconds.
 const LARGE: usize = 16 * 1024;
@@ -78,6 +79,8 @@ pub struct Intake {
     pub names: Arc<Names>,
     /// The sites of recipients.
     pub sites: Sites,
+    /// What tenants may send.
+    pub quotas: Arc<QuotaBook>,
     /// What keeps mail from going straight.
     pub holds: Arc<Holds>,
     /// Bounds on contents.
@@ -143,6 +146,10 @@ impl Intake {
             ids.push(id);
             contents.extend(new);
         }
+        let quota = match self.quotas.take(tenant, recipients.accepted.len()).await {
+            Ok(quota) => quota,
+            Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
+        };
         let batch = BatchId::new(self.clock.machine_now());
         let call = AcceptCall {
             tenant,
@@ -156,18 +163,31 @@ impl Intake {
                 .messages(tenant, &draft, batch, |at| ids[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
                 .await,
         };
-        match self.acceptor.accept(call).await? {
+        let accepted = self.acceptor.accept(call).await;
+        match &accepted {
+            // Whether something was stored is not known: it counts.
+            Ok(Accepted::Fresh) | Err(Fault::Unavailable(_)) => {}
+            Ok(Accepted::Replayed(_)) | Err(_) => quota.give_back().await,
+        }
+        match accepted? {
             Accepted::Fresh => {
                 self.metrics.recipients_refused.inc_by(u64::try_from(recipients.refused.len()).unwrap_or(0));
                 Ok(Taken { batch, size, refused: recipients.refused, replayed: false })
             }
-            Accepted::Replayed(replay) => Ok(Taken {
-                batch: replay.batch,
-                size: replay.size,
-                refused: from_stored(&replay.refused),
-                replayed: true,
-            }),
+            Accepted::Replayed(replay) => Ok(replay.into()),
         }
+    }
+
+    /// The answer to the first call under this key, whatever quota is left now; `fault` when there was none.
+    async fn repeat_or(&self, tenant: TenantId, key: Option<&Idempotency>, fault: Fault) -> Result<Taken, Fault> {
+        if let (Some(key), Fault::QuotaExceeded { .. }) = (key, &fault) {
+            match self.acceptor.replay(tenant, key).await? {
+                Some(AcceptOutcome::Replayed(replay)) => return Ok(replay.into()),
+                Some(AcceptOutcome::KeyReused) => return Err(Fault::KeyReused),
+                Some(AcceptOutcome::Accepted { .. }) | None => {}
+            }
+        }
+        Err(fault)
     }
 
     /// The content of kind mail, and the contents that come along; `template` is the one that a template draft means.
@@ -269,6 +289,12 @@ pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity) -> MailSou
         lane: draft.lane,
         return_path: ReturnPath::PerMessage(identity.return_path),
         signing_domain: identity.signing,
+    }
+}
+
+impl From<Replay> for Taken {
+    fn from(replay: Replay) -> Self {
+        Self { batch: replay.batch, size: replay.size, refused: from_stored(&replay.refused), replayed: true }
     }
 }
 

@@ -16,10 +16,14 @@
 //! - Between commit and publish: released rows, which the dispatcher's repair releases again.
 
 mod accept;
+mod analytics;
 mod auth;
 mod clock;
 mod config;
 mod connections;
+mod cursor;
+mod dead_letters;
+mod dns;
 mod domains;
 mod gate;
 mod holds;
@@ -32,19 +36,21 @@ mod metrics;
 mod names;
 mod pages;
 mod queues;
+mod quota;
 mod server;
 mod sites;
 mod status;
 mod suppressions;
 mod templates;
 mod tenants;
+mod transfers;
 mod validate;
 mod wire;
 
 pub mod keys;
 
 pub use auth::{Scope, TENANT_HEADER};
-pub use config::{AcceptConfig, FastLaneConfig, IngestConfig, ServerLimits};
+pub use config::{AcceptConfig, DnsConfig, FastLaneConfig, IngestConfig, QuotaConfig, ServerLimits};
 pub use metrics::Metrics;
 pub use server::{Ingest, IngestError, Neighbours};
 pub use status::{ERROR_DOMAIN, Fault, MAX_VIOLATIONS};

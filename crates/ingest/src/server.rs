@@ -2,6 +2,7 @@
 
 use crate::{
     accept::{Committers, acceptor},
+    analytics::Analytics,
     auth::KeyRing,
     clock::Clock,
     config::{IngestConfig, ServerLimits},
@@ -15,14 +16,17 @@ use crate::{
     metrics::Metrics,
     names::Names,
     queues::Queues,
+    quota::QuotaBook,
     sites::Sites,
     suppressions::Suppressions,
     templates::Templates,
     tenants::Tenants,
+    transfers::Transfers,
 };
 use bus::Bus;
 use domain::ShardCount;
 use proto::v1::{
+    analytics_service_server::{self, AnalyticsServiceServer},
     domain_service_server::{self, DomainServiceServer},
     mail_service_server::{self, MailServiceServer},
     queue_service_server::{self, QueueServiceServer},
@@ -41,9 +45,10 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Names under which health tells whether calls are served: the whole, as a probe asks, and each service.
-const READY_NAMES: [&str; 8] = [
+const READY_NAMES: [&str; 9] = [
     "",
     "readiness",
+    analytics_service_server::SERVICE_NAME,
     domain_service_server::SERVICE_NAME,
     mail_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
@@ -141,6 +146,7 @@ impl Ingest {
             acceptor,
             clock: clock.clone(),
             names: Arc::new(Names::new(store.clone(), config.name_term)),
+            quotas: Arc::new(QuotaBook::new(store.clone(), clock.clone(), config.quotas)),
             sites: Sites::new(store.clone(), config.name_term),
             holds: holds.clone(),
             limits: config.limits.clone(),
@@ -257,13 +263,17 @@ impl Ingest {
             stream_bytes: max_request_bytes,
         };
         let templates = Templates::new(store.clone(), clock.clone(), names.clone(), self.config.limits.clone());
-        let tenants = Tenants { store: store.clone(), clock: clock.clone(), keys: self.keys.clone() };
+        let (keys, quotas) = (self.keys.clone(), self.intake.quotas.clone());
+        let tenants = Tenants { store: store.clone(), clock: clock.clone(), keys: keys.clone(), quotas };
+        let transfers = Transfers::new(life.clone(), self.config.server.retry_after);
+        let suppressions = Suppressions { store: store.clone(), keys, transfers };
         let queues = Queues { store: store.clone(), clock: clock.clone(), holds: self.holds.clone(), bus: bus.clone() };
-        let domains = Domains::new(store.clone(), clock.clone(), sealer.clone());
+        let domains = Domains::new(store.clone(), clock.clone(), sealer.clone(), self.config.dns.clone());
         let mut routes = Routes::new(limited!(MailServiceServer, mail))
             .add_service(limited!(TemplateServiceServer, templates))
             .add_service(limited!(DomainServiceServer, domains))
-            .add_service(limited!(SuppressionServiceServer, Suppressions { store: store.clone() }))
+            .add_service(limited!(SuppressionServiceServer, suppressions))
+            .add_service(limited!(AnalyticsServiceServer, Analytics { store: store.clone() }))
             .add_service(limited!(TenantServiceServer, tenants))
             .add_service(limited!(QueueServiceServer, queues));
         if self.config.reflection {

@@ -74,6 +74,39 @@ pub enum Fault {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The tenant has used up a quota.
+    #[error("{}", over_quota(.quota, .limit, .retry_after.is_some()))]
+    QuotaExceeded {
+        /// The field of `TenantQuotas`.
+        quota: &'static str,
+        /// What it is.
+        limit: u64,
+        /// When to try again; `None`: the call alone is above it.
+        retry_after: Option<Duration>,
+    },
+    /// The answer would have more rows than are given.
+    #[error(
+        "the answer has more than {most} rows; choose a shorter time, larger buckets, fewer dimensions or a filter"
+    )]
+    ResultTooLarge {
+        /// How many are given.
+        most: u32,
+    },
+    /// No DKIM key of the domain waits for its activation.
+    #[error("no key of {domain} is pending; make some with DomainService.RotateDomainKeys and publish them first")]
+    NoPendingKeys {
+        /// The domain.
+        domain: String,
+    },
+    /// The domain has no DKIM keys.
+    #[error("{domain} has no keys, since it was created to be unsigned")]
+    DomainUnsigned {
+        /// The domain.
+        domain: String,
+    },
+    /// The message cannot be requeued.
+    #[error("is no dead letter that can be requeued; it did not end as failed, was called back, or was delivered")]
+    NotADeadLetter,
     /// The call's deadline, or the server's, ended first.
     #[error("the deadline ended before the call; repeat it with its idempotency key")]
     DeadlineExceeded,
@@ -96,6 +129,11 @@ fn summary(violations: &[Violation]) -> String {
     }
 }
 
+fn over_quota(quota: &str, limit: &u64, may_retry: bool) -> String {
+    let fix = if may_retry { "try again later" } else { "cut the call into smaller ones" };
+    format!("the tenant's quota {quota} of {limit} does not allow it; nothing was stored, {fix}")
+}
+
 impl Fault {
     /// A single field's fault.
     pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
@@ -108,10 +146,15 @@ impl Fault {
             Self::Invalid(_) | Self::NoRecipientLeft(_) | Self::TenantUnnamed => Code::InvalidArgument,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::ScopeMissing { .. } => Code::PermissionDenied,
-            Self::SendingDomainUnknown { .. } | Self::TemplatePartial => Code::FailedPrecondition,
+            Self::SendingDomainUnknown { .. }
+            | Self::TemplatePartial
+            | Self::NoPendingKeys { .. }
+            | Self::DomainUnsigned { .. }
+            | Self::NotADeadLetter => Code::FailedPrecondition,
+            Self::ResultTooLarge { .. } => Code::OutOfRange,
             Self::TemplateUnknown { .. } | Self::NotFound { .. } => Code::NotFound,
             Self::NameTaken { .. } | Self::KeyReused => Code::AlreadyExists,
-            Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::QuotaExceeded { .. } => Code::ResourceExhausted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => Code::Unavailable,
             Self::Internal(_) => Code::Internal,
@@ -135,6 +178,11 @@ impl Fault {
             Self::NameTaken { .. } => ErrorReason::NameTaken,
             Self::KeyReused => ErrorReason::IdempotencyKeyReused,
             Self::Overloaded { .. } => ErrorReason::Overloaded,
+            Self::QuotaExceeded { .. } => ErrorReason::QuotaExceeded,
+            Self::ResultTooLarge { .. } => ErrorReason::ResultTooLarge,
+            Self::NoPendingKeys { .. } => ErrorReason::NoPendingKeys,
+            Self::DomainUnsigned { .. } => ErrorReason::DomainUnsigned,
+            Self::NotADeadLetter => ErrorReason::NotADeadLetter,
             Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => ErrorReason::StoreUnavailable,
             Self::Internal(_) => ErrorReason::Internal,
@@ -145,6 +193,7 @@ impl Fault {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::QuotaExceeded { retry_after, .. } => *retry_after,
             Self::Unavailable(_) | Self::Stopping => Some(STORE_RETRY),
             Self::Invalid(_)
             | Self::NoRecipientLeft(_)
@@ -157,6 +206,10 @@ impl Fault {
             | Self::NotFound { .. }
             | Self::NameTaken { .. }
             | Self::KeyReused
+            | Self::ResultTooLarge { .. }
+            | Self::NoPendingKeys { .. }
+            | Self::DomainUnsigned { .. }
+            | Self::NotADeadLetter
             | Self::DeadlineExceeded
             | Self::Internal(_) => None,
         }
@@ -209,6 +262,9 @@ impl From<Fault> for Status {
             }
             Fault::ScopeMissing { scope } => {
                 metadata.insert("scope".to_owned(), (*scope).to_owned());
+            }
+            Fault::QuotaExceeded { quota, .. } => {
+                metadata.insert("quota".to_owned(), (*quota).to_owned());
             }
             Fault::TemplateUnknown { field } => {
                 metadata.insert("field".to_owned(), (*field).to_owned());

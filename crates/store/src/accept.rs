@@ -3,7 +3,7 @@
 //! A crash before the commit leaves nothing and answers nobody. A crash after it leaves messages that wait, or
 //! that are released and will be repaired when no one publishes their job.
 
-use crate::{HOT, KNOWN_LIMIT, QueueKey, Store, StoreError, contents::ContentKind, transaction};
+use crate::{HOT, KNOWN_LIMIT, QueueKey, Store, StoreError, call, contents::ContentKind, transaction};
 use chrono::{DateTime, Utc};
 use domain::{BatchId, CampaignId, ContentId, Lane, Mailbox, MessageId, SiteId, TenantId};
 use std::collections::HashMap;
@@ -127,6 +127,39 @@ impl Store {
         Ok(outcomes)
     }
 
+    /// The answer that is kept for a key, or that it was used for another request; `None` when it was not used.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn replay(
+        &self,
+        tenant: TenantId,
+        key: &Idempotency,
+        now: DateTime<Utc>,
+    ) -> Result<Option<AcceptOutcome>, StoreError> {
+        let row = call!(self, conn => {
+            sqlx::query!(
+                "select digest, batch_id, size, refused from mailfleet.idempotency
+                 where tenant_id = $1 and key = $2 and expires_at > $3",
+                tenant.as_uuid(),
+                key.key,
+                now,
+            )
+            .fetch_optional(conn)
+            .await?
+        })?;
+        Ok(row.map(|row| {
+            if row.digest != key.digest {
+                return AcceptOutcome::KeyReused;
+            }
+            AcceptOutcome::Replayed(Replay {
+                batch: BatchId::from_uuid(row.batch_id),
+                size: u32::try_from(row.size).unwrap_or(0),
+                refused: row.refused,
+            })
+        }))
+    }
+
     fn unknown_contents<'a>(&self, calls: &'a [AcceptCall]) -> Vec<(TenantId, &'a NewContent)> {
         let known = self.known.contents.read().expect("no holder of this lock panics");
         let mut contents: Vec<_> = calls
@@ -140,11 +173,11 @@ impl Store {
     }
 }
 
-fn key_of(call: &AcceptCall, message: &NewMessage) -> QueueKey {
+pub(crate) fn key_of(call: &AcceptCall, message: &NewMessage) -> QueueKey {
     QueueKey { tenant: call.tenant, campaign: call.campaign, lane: message.lane, slot: message.site.slot(), site: None }
 }
 
-type Replays = HashMap<BatchId, AcceptOutcome>;
+pub(crate) type Replays = HashMap<BatchId, AcceptOutcome>;
 
 /// Stores the idempotency keys; returns the calls whose key was there, by their batch.
 async fn remember(
@@ -233,7 +266,7 @@ async fn insert_contents(
     Ok(())
 }
 
-async fn insert_batches(
+pub(crate) async fn insert_batches(
     conn: &mut sqlx::PgConnection,
     calls: &[AcceptCall],
     replays: &Replays,
@@ -256,7 +289,7 @@ async fn insert_batches(
     Ok(())
 }
 
-async fn insert_messages(
+pub(crate) async fn insert_messages(
     conn: &mut sqlx::PgConnection,
     calls: &[AcceptCall],
     replays: &Replays,

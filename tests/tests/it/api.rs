@@ -196,7 +196,8 @@ async fn a_key_does_what_its_scopes_say_and_sees_its_own_tenant_alone() {
     assert!(fleet.mails_with(&reads).get_message(v1::GetMessageRequest { message_id: id.to_string() }).await.is_ok());
     let line = fleet.line(&reads);
     let template = v1::CreateTemplateRequest { name: "t".to_owned() };
-    let suppression = v1::AddSuppressionRequest { emails: vec!["a@b.test".to_owned()], reason: String::new() };
+    let suppression =
+        v1::AddSuppressionRequest { emails: vec!["a@b.test".to_owned()], reason: String::new(), ..Default::default() };
     let tenant = v1::CreateTenantRequest { name: "mine".to_owned() };
     for refused in [
         fleet.mails_with(&reads).send_message(mail().to("bob@receiver.test").message()).await.map(drop),

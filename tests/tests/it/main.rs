@@ -13,6 +13,7 @@ mod injected;
 mod kill;
 mod model;
 mod neighbours;
+mod rotation;
 mod routes;
 mod senders;
 mod shaping;

@@ -12,9 +12,9 @@ mod when;
 pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
 pub use names::{campaign, email, id, idempotency_key, language, name, optional_id};
 pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, recipients};
-pub use text::{free_text, reason};
+pub use text::{free_text, reason, reason_or};
 pub use variables::json_object;
-pub use when::{Times, times, timestamp};
+pub use when::{BULK_TTL, TRANSACTIONAL_TTL, Times, times, timestamp};
 
 use content::Finding;
 use proto::v1::{ErrorReason, Refusal};

@@ -6,6 +6,7 @@
 extern crate mailfleet_store as store;
 
 mod accept;
+mod administration;
 mod desk;
 mod fold;
 mod limits;

@@ -36,7 +36,12 @@ const HOT: &[(&str, &str, &str, &str)] = &[
          array_fill(null::text, array[200])",
     ),
     ("refuse", include_str!("../../src/sql/refuse.sql"), "uuid[], smallint, text", "array[gen_random_uuid()], 4, '{}'"),
-    ("suppress", include_str!("../../src/sql/suppress.sql"), "uuid, uuid", "gen_random_uuid(), gen_random_uuid()"),
+    (
+        "suppress",
+        include_str!("../../src/sql/suppress.sql"),
+        "uuid[], uuid, smallint[]",
+        "array_fill(gen_random_uuid(), array[1000]), gen_random_uuid(), '{0, 1}'",
+    ),
     ("due_queues", include_str!("../../src/sql/due_queues.sql"), "bigint[], timestamptz[]", "'{}', '{}'"),
     ("fold", include_str!("../../src/sql/fold.sql"), "bigint, bigint, bigint", "0, 2000, 0"),
 ];
