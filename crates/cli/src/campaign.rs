@@ -64,6 +64,7 @@ pub fn read_csv(path: &Path, shared: &Map<String, Value>) -> anyhow::Result<Vec<
         recipients.push(Recipient {
             email: row.get(email).unwrap_or_default().to_owned(),
             variables_json: Value::Object(variables).to_string(),
+            ..Recipient::default()
         });
     }
     if recipients.is_empty() {

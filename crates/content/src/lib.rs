@@ -24,6 +24,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attachment;
 mod compile;
 mod dkim;
 mod engine;
@@ -33,6 +34,7 @@ mod header;
 mod limits;
 mod markup;
 mod mime;
+mod overrides;
 mod plain;
 mod prepared;
 mod raw;
@@ -41,11 +43,13 @@ mod validate;
 mod verp;
 mod vet;
 
+pub use attachment::Attachment;
 pub use compile::{CompiledTemplate, TemplateSource};
 pub use dkim::{GeneratedKey, KeyAlgorithm, KeyError, SigningKey};
 pub use error::{ContentError, RenderError};
 pub use finding::Finding;
 pub use limits::Limits;
+pub use overrides::validate_overrides;
 pub use prepared::{Prepared, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
 pub use validate::validate_raw;

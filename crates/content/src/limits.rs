@@ -33,6 +33,10 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Addresses in each of Reply-To, To and Cc. Default 50.
     pub max_header_addresses: usize,
+    /// Files of one mail. Default 50.
+    pub max_attachments: usize,
+    /// Octets of one file, before they are encoded. Default 18 MiB, which make 24.6 MiB of mail.
+    pub max_attachment_bytes: usize,
 }
 
 impl Default for Limits {
@@ -49,6 +53,8 @@ impl Default for Limits {
             max_headers: 50,
             max_header_bytes: 4_096,
             max_header_addresses: 50,
+            max_attachments: 50,
+            max_attachment_bytes: 18 * 1024 * 1024,
         }
     }
 }

@@ -8,14 +8,15 @@ use crate::{
     accept::{Accepted, Acceptor},
     clock::Clock,
     holds::Holds,
+    mail::one_fault,
     metrics::Metrics,
     names::Names,
     sites::Sites,
-    validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
+    validate::{self, ContentDraft, Faults, MailDraft, Shared, Violation, api_field},
 };
 use chrono::{DateTime, Utc};
-use content::{Body, Limits, MailSource, ReturnPath};
-use domain::{BatchId, ContentId, Lane, MessageId, SiteId, TenantId};
+use content::{Attachment, Body, Limits, MailSource, ReturnPath};
+use domain::{BatchId, ContentId, Labels, Lane, MessageId, SiteId, TenantId};
 use prost::Message;
 use proto::v1::{self, ErrorReason};
 use sha2::{Digest, Sha256};
@@ -30,6 +31,8 @@ use store::{AcceptCall, ContentKind, Idempotency, NewContent, NewMessage};
 const LARGE: usize = 16 * 1024;
 /// Most contents remembered as good; above it all are forgotten.
 const MAX_GOOD: usize = 100_000;
+/// Most octets that a mail may bring along and still go straight to the renderers.
+const MAX_STRAIGHT: u64 = 256 * 1024;
 
 /// What differs between the calls that take mail in.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,16 @@ pub struct Taken {
     pub refused: Vec<Refused>,
     /// Whether this is the answer to an earlier call.
     pub replayed: bool,
+}
+
+/// What a call's mail is made from.
+struct Stock {
+    /// The content of kind mail.
+    id: ContentId,
+    /// Whether it may go straight to the renderers.
+    is_light: bool,
+    /// It, and what comes along with it.
+    contents: Vec<NewContent>,
 }
 
 /// Takes mail in.
@@ -123,7 +136,14 @@ impl Intake {
         });
         let size = u32::try_from(request.recipients.len()).unwrap_or(u32::MAX);
         let draft = validate::mail(&mut faults, request.mail, kind.lane, now);
-        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients));
+        // Of a mail at fault nothing is known; its recipients are looked at all the same.
+        let unnamed = Labels::default();
+        let shared = Shared {
+            labels: draft.as_ref().map_or(&unnamed, |draft| &draft.labels),
+            is_raw: draft.as_ref().is_some_and(|draft| matches!(draft.content, ContentDraft::Raw(_))),
+            limits: &self.limits,
+        };
+        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients, shared));
         let recipients = recipients.map(|mut looked| {
             if !kind.partial {
                 looked.refused.drain(..).for_each(|(_, violation)| faults.push(violation));
@@ -134,7 +154,9 @@ impl Intake {
         if recipients.accepted.is_empty() {
             return Err(Fault::NoRecipientLeft(recipients.refused.into_iter().map(|(_, fault)| fault).collect()));
         }
-        let (content, contents) = self.content(tenant, &draft).await?;
+        let stock = self.content(tenant, &draft).await?;
+        let own_tags = recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
+        let labels = Labels { own_tags, ..draft.labels.clone() };
         let batch = BatchId::new(self.clock.machine_now());
         let call = AcceptCall {
             tenant,
@@ -143,8 +165,9 @@ impl Intake {
             size,
             refused: to_stored(&recipients.refused),
             idempotency,
-            contents,
-            messages: self.messages(tenant, &draft, batch, content, recipients.accepted, now).await,
+            labels,
+            messages: self.messages(tenant, &draft, batch, &stock, recipients.accepted, now).await,
+            contents: stock.contents,
         };
         match self.acceptor.accept(call).await? {
             Accepted::Fresh => {
@@ -161,9 +184,21 @@ impl Intake {
     }
 
     /// The content of kind mail, and the contents that come along.
-    async fn content(&self, tenant: TenantId, draft: &MailDraft) -> Result<(ContentId, Vec<NewContent>), Fault> {
+    async fn content(&self, tenant: TenantId, draft: &MailDraft) -> Result<Stock, Fault> {
         let identity = self.names.identity(tenant, &draft.from.mailbox.domain()).await?;
-        let mut contents = Vec::with_capacity(2);
+        let mut contents = Vec::with_capacity(2 + draft.files.len());
+        let mut attachments = Vec::with_capacity(draft.files.len());
+        for file in &draft.files {
+            let id = ContentId::of(tenant, &[b"attachment", &file.octets]);
+            contents.push(NewContent { id, kind: ContentKind::Attachment, body: file.octets.to_vec(), carried: 0 });
+            attachments.push(Attachment {
+                content: id,
+                octets: file.octets.len() as u64,
+                file_name: file.name.clone(),
+                content_type: file.media_type.clone(),
+                content_id: file.shown_as.clone(),
+            });
+        }
         let mut raw = None;
         let body = match &draft.content {
             ContentDraft::Template { template, version } => {
@@ -174,7 +209,7 @@ impl Intake {
             }
             ContentDraft::Raw(octets) => {
                 let id = ContentId::of(tenant, &[b"raw", octets]);
-                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec() });
+                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec(), carried: 0 });
                 raw = Some(octets.clone());
                 Body::Raw { content: id }
             }
@@ -192,7 +227,20 @@ impl Intake {
             lane: draft.lane,
             return_path: ReturnPath::PerMessage(identity.return_path),
             signing_domain: identity.signing,
+            attachments,
+            sandbox: draft.labels.sandbox,
         };
+        let carried = carried(&source, raw.as_ref());
+        if source.estimated_octets() > self.limits.max_message_bytes as u64 && !source.attachments.is_empty() {
+            return Err(one_fault(Violation::of(
+                ErrorReason::MailTooLarge,
+                "mail.attachments",
+                format!(
+                    "make the mail too large; keep it within {} octets, of which attachments take 37 % more than they have",
+                    self.limits.max_message_bytes
+                ),
+            )));
+        }
         let stored = serde_json::to_vec(&source).map_err(|error| Fault::Internal(Box::new(error)))?;
         let id = ContentId::of(tenant, &[b"mail", &stored]);
         if !self.good.has(id) {
@@ -218,8 +266,8 @@ impl Intake {
             }
             self.good.add(id);
         }
-        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored });
-        Ok((id, contents))
+        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored, carried });
+        Ok(Stock { id, is_light: carried <= MAX_STRAIGHT, contents })
     }
 
     async fn messages(
@@ -227,31 +275,46 @@ impl Intake {
         tenant: TenantId,
         draft: &MailDraft,
         batch: BatchId,
-        content: ContentId,
+        stock: &Stock,
         recipients: Vec<validate::Accepted>,
         now: DateTime<Utc>,
     ) -> Vec<NewMessage> {
-        let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
-        let sites: Vec<SiteId> = recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect();
-        let straight = draft.lane == Lane::Transactional && draft.times.send_at.is_none();
+        let sites: Vec<SiteId> = if draft.labels.sandbox {
+            vec![SiteId::sandbox(); recipients.len()]
+        } else {
+            let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
+            recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect()
+        };
+        // The dispatcher counts the octets of what it releases; what goes straight is counted by number alone.
+        let straight = draft.lane == Lane::Transactional && draft.times.send_at.is_none() && stock.is_light;
         let message = |(recipient, site): (validate::Accepted, SiteId)| {
             let goes = straight && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
             NewMessage {
                 id: MessageId::of_batch(batch, recipient.position),
-                content,
+                content: stock.id,
                 recipient: recipient.mailbox,
                 variables: recipient.variables,
                 lane: draft.lane,
                 site,
                 due: (!goes).then(|| draft.times.send_at.unwrap_or(now)),
                 expires_at: draft.times.expires_at,
+                overrides: recipient.overrides.and_then(|own| serde_json::to_string(&own).ok()),
             }
         };
         recipients.into_iter().zip(sites).map(message).collect()
     }
 }
 
-/// What tells a repeat from another request under the same key. The encoding of a message without maps is the same
+/// Octets of the contents that a mail names, as they travel. A template's are not known here, and are bounded.
+fn carried(source: &MailSource, raw: Option<&bytes::Bytes>) -> u64 {
+    match raw {
+        Some(raw) => raw.len() as u64,
+        None if source.attachments.is_empty() => 0,
+        None => source.estimated_octets(),
+    }
+}
+
+/// What tells a repeat from another request under the same key. The encoding of a message whose maps are sorted is the same
 /// for the same message.
 fn digest(name: &str, request: &v1::SendBatchRequest) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -295,7 +358,7 @@ mod tests {
     #[test]
     fn another_body_or_another_call_has_another_digest() {
         let request = |email: &str| v1::SendBatchRequest {
-            recipients: vec![v1::Recipient { email: email.to_owned(), variables_json: String::new() }],
+            recipients: vec![v1::Recipient { email: email.to_owned(), ..v1::Recipient::default() }],
             idempotency_key: "k".to_owned(),
             ..Default::default()
         };

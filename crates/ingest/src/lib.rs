@@ -25,6 +25,7 @@ mod gate;
 mod holds;
 mod intake;
 mod launch;
+mod list;
 mod mail;
 mod message;
 mod metrics;
@@ -37,12 +38,13 @@ mod suppressions;
 mod templates;
 mod tenants;
 mod validate;
+mod watch;
 mod wire;
 
 pub mod keys;
 
 pub use auth::{Scope, TENANT_HEADER};
-pub use config::{AcceptConfig, FastLaneConfig, IngestConfig, ServerLimits};
+pub use config::{AcceptConfig, FastLaneConfig, IngestConfig, ServerLimits, WatchConfig};
 pub use metrics::Metrics;
 pub use server::{Ingest, IngestError, Neighbours};
 pub use status::{ERROR_DOMAIN, Fault, MAX_VIOLATIONS};

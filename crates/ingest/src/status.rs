@@ -77,6 +77,22 @@ pub enum Fault {
     /// The database failed.
     #[error("the database cannot be reached; repeat the call with its idempotency key")]
     Unavailable(#[source] std::sync::Arc<StoreError>),
+    /// The log does not reach a place, or no longer keeps what came after it.
+    #[error("the log holds {first} to {last}; give a place from {} to {last}, or none to begin now", first - 1)]
+    SeqOutOfRange {
+        /// The first number that is kept.
+        first: i64,
+        /// The last one.
+        last: i64,
+    },
+    /// As many watch as may.
+    #[error("{whose} has as many watchers as it may have; end one, or try again later")]
+    WatchersExhausted {
+        /// Whose bound it is.
+        whose: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The service is stopping.
     #[error("the service is stopping; try again, another instance will answer")]
     Stopping,
@@ -108,7 +124,8 @@ impl Fault {
             Self::SendingDomainUnknown { .. } => Code::FailedPrecondition,
             Self::TemplateUnknown { .. } | Self::NotFound { .. } => Code::NotFound,
             Self::NameTaken { .. } | Self::KeyReused => Code::AlreadyExists,
-            Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::WatchersExhausted { .. } => Code::ResourceExhausted,
+            Self::SeqOutOfRange { .. } => Code::OutOfRange,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => Code::Unavailable,
             Self::Internal(_) => Code::Internal,
@@ -131,6 +148,8 @@ impl Fault {
             Self::NameTaken { .. } => ErrorReason::NameTaken,
             Self::KeyReused => ErrorReason::IdempotencyKeyReused,
             Self::Overloaded { .. } => ErrorReason::Overloaded,
+            Self::SeqOutOfRange { .. } => ErrorReason::SeqOutOfRange,
+            Self::WatchersExhausted { .. } => ErrorReason::WatchersExhausted,
             Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => ErrorReason::StoreUnavailable,
             Self::Internal(_) => ErrorReason::Internal,
@@ -140,7 +159,7 @@ impl Fault {
     /// The delay after which a repeat may succeed, if it can at all.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Overloaded { retry_after } | Self::WatchersExhausted { retry_after, .. } => Some(*retry_after),
             Self::Unavailable(_) | Self::Stopping => Some(STORE_RETRY),
             Self::Invalid(_)
             | Self::NoRecipientLeft(_)
@@ -152,6 +171,7 @@ impl Fault {
             | Self::NotFound { .. }
             | Self::NameTaken { .. }
             | Self::KeyReused
+            | Self::SeqOutOfRange { .. }
             | Self::DeadlineExceeded
             | Self::Internal(_) => None,
         }
@@ -204,6 +224,10 @@ impl From<Fault> for Status {
             }
             Fault::ScopeMissing { scope } => {
                 metadata.insert("scope".to_owned(), (*scope).to_owned());
+            }
+            Fault::SeqOutOfRange { first, last } => {
+                metadata.insert("first_seq".to_owned(), first.to_string());
+                metadata.insert("last_seq".to_owned(), last.to_string());
             }
             Fault::TemplateUnknown { field } => {
                 metadata.insert("field".to_owned(), (*field).to_owned());

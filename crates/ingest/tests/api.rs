@@ -150,7 +150,11 @@ fn inline() -> v1::Mail {
 }
 
 fn recipient(email: &str) -> v1::Recipient {
-    v1::Recipient { email: email.to_owned(), variables_json: r#"{"name":"you"}"#.to_owned() }
+    v1::Recipient {
+        email: email.to_owned(),
+        variables_json: r#"{"name":"you"}"#.to_owned(),
+        ..v1::Recipient::default()
+    }
 }
 
 fn send(email: &str, key: &str) -> v1::SendMessageRequest {

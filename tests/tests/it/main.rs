@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod api;
+mod attachments;
 mod delivery;
 mod doubt;
 mod edge;
@@ -11,11 +12,14 @@ mod half_open;
 mod holding;
 mod injected;
 mod kill;
+mod labels;
 mod model;
 mod neighbours;
 mod routes;
+mod sandbox;
 mod senders;
 mod shaping;
+mod watch;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …
 fn addresses(count: usize, head: &str, domain: &str) -> Vec<String> {

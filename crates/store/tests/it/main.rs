@@ -8,6 +8,7 @@ extern crate mailfleet_store as store;
 mod accept;
 mod desk;
 mod fold;
+mod listing;
 mod plans;
 mod protocol;
 mod refusals;
