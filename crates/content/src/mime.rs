@@ -250,16 +250,14 @@ impl TextPart<'_> {
 
 impl BuiltBody {
     /// As a part of another body.
-    fn into_part(mut self) -> Vec<u8> {
+    fn into_part(self) -> Vec<u8> {
         let head = format!(
             "Content-Type: {}\r\nContent-Transfer-Encoding: {}\r\n\r\n",
             self.content_type,
             self.encoding.as_str()
         );
-        self.bytes.splice(0..0, head.into_bytes());
-        let length = self.bytes.len() - if self.bytes.ends_with(b"\r\n") { 2 } else { 0 };
-        self.bytes.truncate(length);
-        self.bytes
+        let body = self.bytes.strip_suffix(b"\r\n").unwrap_or(&self.bytes);
+        [head.as_bytes(), body].concat()
     }
 }
 

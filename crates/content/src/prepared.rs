@@ -262,7 +262,7 @@ impl Prepared {
             fields.push("To", request.recipient.as_str());
         }
         let overrides = request.overrides.filter(|_| matches!(self.body, PreparedBody::Built { .. }));
-        let replaced = overrides.map_or(&[][..], |own| &own.headers);
+        let replaced = overrides.map_or(&[][..], |own| own.headers.as_slice());
         let built;
         let (body, body_hash, eight_bit): (&[u8], _, _) = match &self.body {
             PreparedBody::Raw(raw) => (&raw.body, raw.body_hash.clone(), raw.eight_bit),

@@ -314,8 +314,8 @@ fn carried(source: &MailSource, raw: Option<&bytes::Bytes>) -> u64 {
     }
 }
 
-/// What tells a repeat from another request under the same key. The encoding of a message whose maps are sorted is the same
-/// for the same message.
+/// What tells a repeat from another request under the same key. Equal messages have equal encodings, since their maps
+/// are sorted.
 fn digest(name: &str, request: &v1::SendBatchRequest) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(name.as_bytes());

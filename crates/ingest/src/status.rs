@@ -78,7 +78,7 @@ pub enum Fault {
     #[error("the database cannot be reached; repeat the call with its idempotency key")]
     Unavailable(#[source] std::sync::Arc<StoreError>),
     /// The log does not reach a place, or no longer keeps what came after it.
-    #[error("the log holds {first} to {last}; give a place from {} to {last}, or none to begin now", first - 1)]
+    #[error("the log holds {first} to {last}; give a place from {} to {last}, or none to begin now", .first - 1)]
     SeqOutOfRange {
         /// The first number that is kept.
         first: i64,

@@ -139,7 +139,7 @@ impl Watchers {
                         None => break,
                     }
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = rung => {}
@@ -222,11 +222,11 @@ impl Watchers {
         if places.values().sum::<usize>() >= self.config.max_watchers {
             return Err(full("this process"));
         }
-        let own = places.entry(tenant).or_default();
-        if *own >= self.config.max_per_tenant {
+        let own = places.get(&tenant).copied().unwrap_or(0);
+        if own >= self.config.max_per_tenant {
             return Err(full("the tenant"));
         }
-        *own += 1;
+        places.insert(tenant, own + 1);
         drop(places);
         self.metrics.watchers.inc();
         self.came.notify_one();

@@ -4,6 +4,7 @@
 
 mod api;
 mod attachments;
+mod command;
 mod delivery;
 mod doubt;
 mod edge;

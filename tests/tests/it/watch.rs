@@ -1,6 +1,6 @@
 //! Events as they happen, told in the order of the log.
 
-use domain::MessageId;
+use domain::{Lane, MessageId};
 use mailfleet_tests::{Fleet, Kind, Line, mail, reason};
 use proto::v1::{
     self, KeyScope, WatchEventsRequest, WatchEventsResponse, WatchedEvent, mail_service_client::MailServiceClient,
@@ -225,8 +225,7 @@ async fn who_does_not_read_is_held_back_and_told_everything_later() {
             settings.ingest.watch.page = 20;
             settings.ingest.watch.kept = NonZeroUsize::MIN;
         })
-        .without(Kind::Sender)
-        .without(Kind::Renderer)
+        .without(Kind::Dispatcher)
         .start()
         .await;
     let mut client = fleet.mails();
@@ -237,7 +236,7 @@ async fn who_does_not_read_is_held_back_and_told_everything_later() {
     let heavy: BTreeMap<String, String> = (0..20).map(|key| (format!("k{key}"), "x".repeat(500))).collect();
     let mut ids: Vec<MessageId> = Vec::new();
     for chunk in crate::addresses(MAILS, "r", "receiver.test").chunks(50) {
-        ids.extend(fleet.submit_all(mail().to_all(chunk).with(|mail| mail.metadata = heavy.clone())).await);
+        ids.extend(fleet.submit_all(mail().lane(Lane::Bulk).to_all(chunk).with(|mail| mail.metadata = heavy.clone())).await);
         assert_eq!(events(&mut quick, chunk.len()).await.len(), chunk.len());
     }
     let told = events(&mut slow, MAILS).await;

@@ -76,7 +76,8 @@ async fn files_and_images_arrive_byte_for_byte_under_a_signature_that_verifies()
     assert_eq!(part("png").contents(), &logo[..]);
     assert_eq!(part("png").content_id(), Some("logo"));
     assert!(part("png").content_disposition().unwrap().is_inline());
-    assert_eq!(message.attachment(2).map(|part| part.contents()), Some(&b"a\n"[..]));
+    let named = |name: &str| message.parts.iter().find(|part| part.attachment_name() == Some(name)).unwrap();
+    assert_eq!(named("plain name.txt").contents(), b"a\n");
     // The same message, the same octets.
     let again = render_to(&with(inline("S", None, Some("T")), Vec::new()), "bob@example.net", "", &[]).unwrap();
     assert_eq!(shape(&again.mime), "plain");
