@@ -54,7 +54,13 @@ fn job(index: u32) -> Job {
 
 fn letter(index: u32) -> Letter {
     let sender = EnvelopeSender(Some("bounce+1@bounces.bench.test".parse().unwrap()));
-    Letter { job: Job { variables: Bytes::new(), ..job(index) }, sender, mime: Some(mime()), smtputf8: false, sandbox: false }
+    Letter {
+        job: Job { variables: Bytes::new(), ..job(index) },
+        sender,
+        mime: Some(mime()),
+        smtputf8: false,
+        sandbox: false,
+    }
 }
 
 fn parse(criterion: &mut Criterion) {

@@ -84,14 +84,15 @@ fn any_job() -> impl Strategy<Value = Job> {
 }
 
 fn any_letter() -> impl Strategy<Value = Letter> {
-    (any_job(), prop::option::of(any_mailbox()), prop::option::of(any_bytes()), any::<[bool; 2]>())
-        .prop_map(|(job, sender, mime, [smtputf8, sandbox])| Letter {
+    (any_job(), prop::option::of(any_mailbox()), prop::option::of(any_bytes()), any::<[bool; 2]>()).prop_map(
+        |(job, sender, mime, [smtputf8, sandbox])| Letter {
             job,
             sender: EnvelopeSender(sender),
             mime,
             smtputf8,
             sandbox,
-        })
+        },
+    )
 }
 
 /// A body after some octets were changed, left out or put in.

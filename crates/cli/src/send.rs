@@ -10,7 +10,9 @@ use crate::{
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use domain::BatchId;
-use proto::v1::{Address, Attachment, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content};
+use proto::v1::{
+    Address, Attachment, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content,
+};
 use serde_json::{Map, Value, json};
 use std::{fs, path::Path, time::Duration};
 
@@ -176,7 +178,6 @@ fn type_of(path: &Path) -> &'static str {
         _ => "",
     }
 }
-
 
 fn text_of(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))

@@ -52,12 +52,7 @@ pub async fn run(args: WatchArgs, reach: &Reach, out: Output) -> anyhow::Result<
 }
 
 /// One stream; `request` goes along with it, so that the next one begins where it ended.
-async fn follow(
-    api: &api::Api,
-    request: &mut WatchEventsRequest,
-    left: &mut u64,
-    out: Output,
-) -> Result<(), Status> {
+async fn follow(api: &api::Api, request: &mut WatchEventsRequest, left: &mut u64, out: Output) -> Result<(), Status> {
     let mut events = api.mail().watch_events(request.clone()).await?.into_inner();
     while *left > 0 {
         let Some(WatchEventsResponse { seq, event }) = events.message().await? else {
@@ -79,7 +74,11 @@ async fn follow(
 /// How long to wait before another stream; `None` when that cannot help.
 fn pause(status: &Status, failures: u32) -> Option<Duration> {
     let cut = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled) && is_of_transport(status);
-    if cut { Some(PAUSE.saturating_mul(1 << failures.min(6))) } else { retry_delay(status, failures).map(|delay| delay.max(PAUSE)) }
+    if cut {
+        Some(PAUSE.saturating_mul(1 << failures.min(6)))
+    } else {
+        retry_delay(status, failures).map(|delay| delay.max(PAUSE))
+    }
 }
 
 /// Whether a connection broke: such a status comes from this side and bears no details.

@@ -21,9 +21,8 @@ fn help_names_every_command_and_the_exit_codes() {
     let output = mailfleet(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     for word in [
-        "demo", "up", "down", "status", "send", "why", "messages", "watch", "queue", "pause", "resume", "audit", "migrate",
-        "topology",
-        "run",
+        "demo", "up", "down", "status", "send", "why", "messages", "watch", "queue", "pause", "resume", "audit",
+        "migrate", "topology", "run",
     ] {
         assert!(said(&output).contains(word), "{word}");
     }

@@ -231,7 +231,8 @@ mod tests {
             assert_eq!(file_name_problem(good, false), None, "{good}");
         }
         let long = "x".repeat(256);
-        for bad in ["", "../a", "a\\b", "..", " a", "a\r\nX: y", "a\tb", "gpj.\u{202e}exe", "a\u{2066}b", long.as_str()] {
+        for bad in ["", "../a", "a\\b", "..", " a", "a\r\nX: y", "a\tb", "gpj.\u{202e}exe", "a\u{2066}b", long.as_str()]
+        {
             assert!(file_name_problem(bad, false).is_some(), "{bad:?}");
         }
         assert_eq!(file_name_problem("", true), None);

@@ -83,7 +83,10 @@ mod tests {
 
     #[test]
     fn nothing_of_a_recipients_own_begins_a_line_or_takes_a_field_of_the_system() {
-        assert!(fields_at_fault("Gr\u{fc}\u{df}e {{ name }}", &[("X-Order", "17"), ("In-Reply-To", "<a@b.test>")]).is_empty());
+        assert!(
+            fields_at_fault("Gr\u{fc}\u{df}e {{ name }}", &[("X-Order", "17"), ("In-Reply-To", "<a@b.test>")])
+                .is_empty()
+        );
         for bad in ["a\r\nBcc: eve@evil.test", "a\nb", "a\0b", "a\u{202e}b", "a\u{2028}b"] {
             assert_eq!(fields_at_fault(bad, &[("X-A", bad)]), ["subject", "headers[0].value"], "{bad:?}");
             assert_eq!(fields_at_fault("s", &[(bad, "x")]), ["headers[0].name"], "{bad:?}");

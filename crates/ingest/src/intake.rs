@@ -155,7 +155,8 @@ impl Intake {
             return Err(Fault::NoRecipientLeft(recipients.refused.into_iter().map(|(_, fault)| fault).collect()));
         }
         let stock = self.content(tenant, &draft).await?;
-        let own_tags = recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
+        let own_tags =
+            recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
         let labels = Labels { own_tags, ..draft.labels.clone() };
         let batch = BatchId::new(self.clock.machine_now());
         let call = AcceptCall {

@@ -1,8 +1,7 @@
 //! `ListMessages`: filters, pages and their tokens.
 
 use crate::{
-    Fault,
-    message,
+    Fault, message,
     validate::{Faults, Violation, campaign, email, tag, timestamp},
 };
 use domain::TenantId;

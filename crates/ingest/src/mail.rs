@@ -18,8 +18,9 @@ use futures_util::{
 use prost::Message;
 use proto::v1::{
     CancelBatchRequest, CancelBatchResponse, CancelMessageRequest, CancelMessageResponse, GetMessageRequest,
-    GetMessageResponse, ListMessagesRequest, ListMessagesResponse, RecipientResult, SendBatchRequest, SendBatchResponse, SendMessageRequest, SendMessageResponse,
-    StreamMessagesRequest, StreamMessagesResponse, StreamRefusal, WatchEventsRequest, WatchEventsResponse, mail_service_server::MailService,
+    GetMessageResponse, ListMessagesRequest, ListMessagesResponse, RecipientResult, SendBatchRequest,
+    SendBatchResponse, SendMessageRequest, SendMessageResponse, StreamMessagesRequest, StreamMessagesResponse,
+    StreamRefusal, WatchEventsRequest, WatchEventsResponse, mail_service_server::MailService,
     recipient_result::Outcome, stream_messages_response,
 };
 use service::Lifecycle;

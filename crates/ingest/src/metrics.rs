@@ -118,6 +118,10 @@ impl Metrics {
             self.launched.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
-        registry.register("watchers", "Open streams of events; near the limit, more are refused", self.watchers.clone());
+        registry.register(
+            "watchers",
+            "Open streams of events; near the limit, more are refused",
+            self.watchers.clone(),
+        );
     }
 }

@@ -151,8 +151,7 @@ impl Ingest {
             good: Good::default(),
         });
         let keys = Arc::new(KeyRing::new(store.clone(), clock.clone(), config.key_term));
-        let watchers =
-            Arc::new(Watchers::new(store.clone(), keys.clone(), config.watch, retry_after, metrics.clone()));
+        let watchers = Arc::new(Watchers::new(store.clone(), keys.clone(), config.watch, retry_after, metrics.clone()));
         Ok(Self {
             config,
             clock,
@@ -186,7 +185,18 @@ impl Ingest {
     pub async fn run(self, life: Lifecycle) -> Result<(), IngestError> {
         let routes = self.routes(&life).await?;
         let Self {
-            config, neighbours, clock, holds, keys, committers, launches, watchers, metrics, listener, address, ..
+            config,
+            neighbours,
+            clock,
+            holds,
+            keys,
+            committers,
+            launches,
+            watchers,
+            metrics,
+            listener,
+            address,
+            ..
         } = self;
         let Neighbours { store, bus, health, .. } = neighbours;
 

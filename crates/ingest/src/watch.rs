@@ -284,8 +284,7 @@ fn filter(request: &WatchEventsRequest) -> Result<Filter, Fault> {
     }
     let campaign = faults.take(campaign("campaign_id", &request.campaign_id));
     let tag = faults.take(tag("tag", &request.tag));
-    let filter =
-        campaign.zip(tag).map(|(campaign, tag)| Filter { kinds: request.events.clone(), campaign, tag });
+    let filter = campaign.zip(tag).map(|(campaign, tag)| Filter { kinds: request.events.clone(), campaign, tag });
     faults.finish(filter)
 }
 

@@ -48,9 +48,10 @@ impl Plate {
                 str::from_utf8(&job.variables).map_err(|_| RenderError::Variables("are not UTF-8".to_owned()))?;
             let overrides: Option<Overrides> = match &job.overrides[..] {
                 [] => None,
-                json => Some(serde_json::from_slice(json).map_err(|_| {
-                    RenderError::Variables("beside those of the mail cannot be read".to_owned())
-                })?),
+                json => Some(
+                    serde_json::from_slice(json)
+                        .map_err(|_| RenderError::Variables("beside those of the mail cannot be read".to_owned()))?,
+                ),
             };
             self.stock.prepared.render(RenderRequest {
                 message_id: job.message,

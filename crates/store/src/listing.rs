@@ -237,8 +237,7 @@ impl Store {
         })?;
         let mut listed = Vec::with_capacity(rows.len());
         for row in rows {
-            let corrupt =
-                |column| StoreError::Corrupt { table: "messages", column, id: row.message_id.to_string() };
+            let corrupt = |column| StoreError::Corrupt { table: "messages", column, id: row.message_id.to_string() };
             let place = usize::try_from(row.place - 1).ok().and_then(|place| chunk.get(place));
             let (call, position) = *place.ok_or_else(|| corrupt("message_id"))?;
             let labels = call.labels.clone().with(read_overrides(row.overrides.as_deref()).as_ref());

@@ -105,7 +105,8 @@ impl Store {
         // One snapshot, so that a message is not missed while it changes tables.
         let found = transaction!(self, "begin isolation level repeatable read read only", conn => {
             let message = sqlx::query!(
-                r#"select m.tenant_id, m.campaign_id, m.batch_id, m.content_id, m.recipient, m.expires_at,
+                r#"select m.tenant_id as "tenant_id!", m.campaign_id as "campaign_id?", m.batch_id as "batch_id!",
+                          m.content_id as "content_id!", m.recipient as "recipient!", m.expires_at as "expires_at!",
                           m.overrides::text as overrides, b.labels as "labels?"
                    from mailfleet.messages m left join mailfleet.batches b using (batch_id)
                    where m.message_id = $1 and ($2::uuid is null or m.tenant_id = $2)"#,

@@ -79,7 +79,8 @@ impl Store {
         })?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
-            let corrupt = |column| StoreError::Corrupt { table: "message_events", column, id: row.message_id.to_string() };
+            let corrupt =
+                |column| StoreError::Corrupt { table: "message_events", column, id: row.message_id.to_string() };
             let labels = read_labels(row.labels).with(read_overrides(row.overrides.as_deref()).as_ref());
             entries.push(LogEntry {
                 seq: row.seq,

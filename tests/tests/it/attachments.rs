@@ -28,14 +28,12 @@ async fn files_arrive_byte_for_byte_signed_and_are_stored_once_for_a_whole_batch
     // One that fits through the broker with its mail, and one that the sender has to render itself.
     for (round, size) in [(0, 10_000), (1, 700_000)] {
         let (pdf, logo) = (binary(size), binary(3_001));
-        let post = mail()
-            .to_all(crate::addresses(4, &format!("file{round}"), "receiver.test"))
-            .with(|mail| {
-                mail.attachments = vec![
-                    file("Rechnung März.pdf", "application/pdf", "", pdf.clone()),
-                    file("logo.png", "image/png", "logo@example.com", logo.clone()),
-                ];
-            });
+        let post = mail().to_all(crate::addresses(4, &format!("file{round}"), "receiver.test")).with(|mail| {
+            mail.attachments = vec![
+                file("Rechnung März.pdf", "application/pdf", "", pdf.clone()),
+                file("logo.png", "image/png", "logo@example.com", logo.clone()),
+            ];
+        });
         let (_, ids) = fleet.submit_batch(post).await;
         for id in ids.into_iter().flatten() {
             assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);

@@ -24,7 +24,22 @@ async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_comman
     let shown = format!("logo={logo}");
     let common = ["send", "--json", "--from", "news@example.com", "--subject", "S", "--html-file", &html];
     let with = |more: &[&str]| [&common[..], more].concat();
-    let sent = lines(&fleet.command(&with(&["--to", "ann@a.test", "--attach", &report, "--inline", &shown, "--tag", "real", "--meta", "order=17"])).await);
+    let sent = lines(
+        &fleet
+            .command(&with(&[
+                "--to",
+                "ann@a.test",
+                "--attach",
+                &report,
+                "--inline",
+                &shown,
+                "--tag",
+                "real",
+                "--meta",
+                "order=17",
+            ]))
+            .await,
+    );
     let real = sent[0]["message_ids"][0].as_str().unwrap().to_owned();
     let sent = lines(&fleet.command(&with(&["--to", "unknown@a.test", "--sandbox", "--tag", "tried"])).await);
     let tried = sent[0]["message_ids"][0].as_str().unwrap().to_owned();
@@ -39,12 +54,19 @@ async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_comman
         own.map(|event| event["event"].as_str().unwrap()).collect()
     };
     assert_eq!((of(&real), of(&tried)), (vec!["accepted", "delivered"], vec!["accepted", "bounced"]));
-    let bounced = lines(&fleet.command(&["watch", "--json", "--after", "0", "--event", "bounced", "--limit", "1"]).await);
-    assert_eq!((&bounced[0]["route"], &bounced[0]["sandbox"], &bounced[0]["tags"]), (&json!("sandbox"), &json!(true), &json!(["tried"])));
+    let bounced =
+        lines(&fleet.command(&["watch", "--json", "--after", "0", "--event", "bounced", "--limit", "1"]).await);
+    assert_eq!(
+        (&bounced[0]["route"], &bounced[0]["sandbox"], &bounced[0]["tags"]),
+        (&json!("sandbox"), &json!(true), &json!(["tried"]))
+    );
 
     let listed = lines(&fleet.command(&["messages", "--json", "--tag", "real", "--since", "1h"]).await);
     assert_eq!(listed.len(), 1);
-    assert_eq!((&listed[0]["message_id"], &listed[0]["state"], &listed[0]["metadata"]["order"]), (&json!(real), &json!("delivered"), &json!("17")));
+    assert_eq!(
+        (&listed[0]["message_id"], &listed[0]["state"], &listed[0]["metadata"]["order"]),
+        (&json!(real), &json!("delivered"), &json!("17"))
+    );
     let all = fleet.command(&["messages"]).await;
     let all = String::from_utf8_lossy(&all.stdout).into_owned();
     assert!(all.contains(&real) && all.contains(&tried) && all.contains("(sandbox) tried"), "{all}");

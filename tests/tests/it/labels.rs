@@ -39,7 +39,9 @@ async fn list(fleet: &Fleet, key: &str, page_size: u32, request: v1::ListMessage
 async fn messages_are_listed_by_what_is_asked_for_and_bear_what_they_are_called() {
     let fleet = Fleet::start().await;
     let first = fleet.submit_all(tagged(mail(), "welcome").to("ann@receiver.test").to("unknown@receiver.test")).await;
-    let (_, second) = fleet.submit_batch(tagged(mail(), "news").campaign(CAMPAIGN).to_all(crate::addresses(20, "r", "receiver.test"))).await;
+    let (_, second) = fleet
+        .submit_batch(tagged(mail(), "news").campaign(CAMPAIGN).to_all(crate::addresses(20, "r", "receiver.test")))
+        .await;
     let second: Vec<MessageId> = second.into_iter().flatten().collect();
     for id in first.iter().chain(&second) {
         fleet.ended(*id).await;
@@ -141,7 +143,8 @@ async fn each_recipient_may_have_subject_fields_and_labels_of_his_own_under_the_
         assert_eq!(seen.metadata.get("number").map(String::as_str), Some(number).filter(|number| *number != "none"));
         assert_eq!(seen.metadata["order"], "17");
     }
-    let found = list(&fleet, &fleet.key, 100, v1::ListMessagesRequest { tag: "n2".to_owned(), ..Default::default() }).await;
+    let found =
+        list(&fleet, &fleet.key, 100, v1::ListMessagesRequest { tag: "n2".to_owned(), ..Default::default() }).await;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].recipient, "bob@receiver.test");
     assert_eq!(fleet.assert_sound().await.of(Closing::Delivered), 3);

@@ -117,7 +117,10 @@ async fn events_are_told_live_without_any_broker() {
 
 #[tokio::test]
 async fn a_stream_is_narrowed_by_kind_campaign_and_tag_and_bears_what_messages_are_called() {
-    let fleet = Fleet::builder().settings(|settings| settings.ingest.watch.heartbeat = Duration::from_millis(300)).start().await;
+    let fleet = Fleet::builder()
+        .settings(|settings| settings.ingest.watch.heartbeat = Duration::from_millis(300))
+        .start()
+        .await;
     let campaign = "0190a0b0-0000-7000-8000-00000000c0de";
     let mut client = fleet.mails();
     let begin = async |client: &mut MailServiceClient<Line>, events: &[&str], campaign: &str, tag: &str| {
@@ -145,7 +148,10 @@ async fn a_stream_is_narrowed_by_kind_campaign_and_tag_and_bears_what_messages_a
     let event = &told[1].1;
     assert_eq!((event.message_id.as_str(), event.recipient.as_str()), (&*labelled.to_string(), "ann@receiver.test"));
     assert_eq!((&event.tags[..], &event.metadata["order"][..]), (&["invoice".to_owned()][..], "17"));
-    assert_eq!((event.campaign_id.as_str(), event.lane(), event.site.as_str()), (campaign, v1::Lane::Transactional, "receiver.test"));
+    assert_eq!(
+        (event.campaign_id.as_str(), event.lane(), event.site.as_str()),
+        (campaign, v1::Lane::Transactional, "receiver.test")
+    );
     assert_eq!(event.event.as_ref().unwrap().smtp_code, 250);
     assert_eq!(words(&events(&mut of_campaign, 2).await), ["accepted", "delivered"]);
     // Nothing passes any more, and the place goes on all the same.
@@ -236,7 +242,9 @@ async fn who_does_not_read_is_held_back_and_told_everything_later() {
     let heavy: BTreeMap<String, String> = (0..20).map(|key| (format!("k{key}"), "x".repeat(500))).collect();
     let mut ids: Vec<MessageId> = Vec::new();
     for chunk in crate::addresses(MAILS, "r", "receiver.test").chunks(50) {
-        ids.extend(fleet.submit_all(mail().lane(Lane::Bulk).to_all(chunk).with(|mail| mail.metadata = heavy.clone())).await);
+        ids.extend(
+            fleet.submit_all(mail().lane(Lane::Bulk).to_all(chunk).with(|mail| mail.metadata = heavy.clone())).await,
+        );
         assert_eq!(events(&mut quick, chunk.len()).await.len(), chunk.len());
     }
     let told = events(&mut slow, MAILS).await;

@@ -69,7 +69,8 @@ async fn files_and_images_arrive_byte_for_byte_under_a_signature_that_verifies()
     assert_eq!(verify(&rendered.mime).await, [DkimResult::Pass, DkimResult::Pass]);
     assert_eq!(shape(&rendered.mime), "mixed(alternative(plain related(html png)) pdf plain)");
     let message = MessageParser::new().parse(&rendered.mime[..]).unwrap();
-    let part = |kind: &str| message.parts.iter().find(|part| part.content_type().unwrap().subtype() == Some(kind)).unwrap();
+    let part =
+        |kind: &str| message.parts.iter().find(|part| part.content_type().unwrap().subtype() == Some(kind)).unwrap();
     assert_eq!(part("pdf").contents(), &pdf[..]);
     assert_eq!(part("pdf").attachment_name(), Some(name));
     assert!(part("pdf").content_disposition().unwrap().is_attachment());

@@ -38,7 +38,8 @@ fn shared() -> Prepared {
 
 #[tokio::test]
 async fn a_recipients_own_fields_stand_instead_of_the_mails_and_are_signed_as_they_are() {
-    let own = own("{{ name }} stays as it is: Grüße", &[("x-constant", "mine"), ("X-VARIABLE", "mine too"), ("X-New", "n")]);
+    let own =
+        own("{{ name }} stays as it is: Grüße", &[("x-constant", "mine"), ("X-VARIABLE", "mine too"), ("X-New", "n")]);
     let mail = render_own(&shared(), &own).unwrap();
     assert_eq!(verify(&mail.mime).await, [DkimResult::Pass, DkimResult::Pass]);
     let parsed = mail_parser::MessageParser::new().parse(&mail.mime[..]).unwrap();

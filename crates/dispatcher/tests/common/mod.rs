@@ -128,7 +128,12 @@ impl House {
             refused: serde_json::Value::Array(Vec::new()),
             idempotency: None,
             labels: Default::default(),
-            contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"a content".to_vec(), carried: 0 }],
+            contents: vec![NewContent {
+                id: content,
+                kind: ContentKind::Mail,
+                body: b"a content".to_vec(),
+                carried: 0,
+            }],
             messages,
         };
         let outcome = self.store.accept(&[accept], now).await.expect("accepts").remove(0);

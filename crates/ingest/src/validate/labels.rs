@@ -70,10 +70,15 @@ pub fn metadata(
     for (at, (key, value)) in given.iter().enumerate() {
         if !is_word(key) {
             // Not by its name: it may be anything.
-            return Err(Violation::new(field, format!("has a key, number {} in their order, that {}", at + 1, no_word("key"))));
+            return Err(Violation::new(
+                field,
+                format!("has a key, number {} in their order, that {}", at + 1, no_word("key")),
+            ));
         }
         if value.chars().count() > MAX_VALUE || value.chars().any(is_forbidden) {
-            let text = format!("is too long or has a control or direction-changing character; give one line of at most {MAX_VALUE} characters");
+            let text = format!(
+                "is too long or has a control or direction-changing character; give one line of at most {MAX_VALUE} characters"
+            );
             return Err(Violation::new(format!("{field}[{key}]"), text));
         }
     }

@@ -174,7 +174,10 @@ mod tests {
             looked.refused.into_iter().map(|(_, fault)| fault.field).next().unwrap_or_default()
         };
         assert_eq!(fault(own(&|one| one.subject = "a\r\nBcc: b@c.test".to_owned()), false), "recipients[0].subject");
-        assert_eq!(fault(own(&|one| one.headers = vec![header("X-A", "a\nb")]), false), "recipients[0].headers[0].value");
+        assert_eq!(
+            fault(own(&|one| one.headers = vec![header("X-A", "a\nb")]), false),
+            "recipients[0].headers[0].value"
+        );
         assert_eq!(fault(own(&|one| one.headers = vec![header("From", "a")]), false), "recipients[0].headers[0].name");
         assert_eq!(fault(own(&|one| one.tags = vec!["a b".to_owned()]), false), "recipients[0].tags[0]");
         assert_eq!(fault(own(&|one| one.subject = "s".to_owned()), true), "recipients[0].subject");

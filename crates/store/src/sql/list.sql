@@ -22,7 +22,7 @@ with asked as materialized (
     left join lateral (select v.state from mailfleet.moving v where v.message_id = m.message_id) as v on true
 )
 select place as "place!", message_id as "message_id!", recipient as "recipient!", overrides::text as overrides,
-       state as "state!", closed_at
+       state as "state!", closed_at as "closed_at?"
 from seen
 where $4::integer is null or state = $4
 order by place

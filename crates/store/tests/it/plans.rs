@@ -46,7 +46,12 @@ const HOT: &[(&str, &str, &str, &str)] = &[
         "uuid[], text, text, integer",
         "array_fill(gen_random_uuid(), array[500]), null, null, null",
     ),
-    ("log_after", include_str!("../../src/sql/log_after.sql"), "bigint, bigint, uuid[]", "0, 500, array[gen_random_uuid()]"),
+    (
+        "log_after",
+        include_str!("../../src/sql/log_after.sql"),
+        "bigint, bigint, uuid[]",
+        "0, 500, array[gen_random_uuid()]",
+    ),
 ];
 
 /// Tables that no statement of the hot path may walk.
