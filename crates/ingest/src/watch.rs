@@ -337,8 +337,9 @@ impl Watcher {
 
     /// Reads a page of the log.
     async fn read(&mut self) -> Result<(), Fault> {
-        let _turn = self.all.readers.acquire().await.map_err(|_| Fault::Stopping)?;
+        let turn = self.all.readers.acquire().await.map_err(|_| Fault::Stopping)?;
         let page = self.all.store.log_after(&[self.tenant], self.at, self.all.config.page).await?;
+        drop(turn);
         for entry in page.entries {
             if self.filter.passes(&entry) {
                 self.tell(entry);
@@ -358,7 +359,8 @@ impl Watcher {
             self.behind = true;
             return;
         }
-        let own = stretch.entries.iter().filter(|entry| entry.tenant == self.tenant && entry.seq > self.at);
+        let (tenant, at) = (self.tenant, self.at);
+        let own = stretch.entries.iter().filter(|entry| entry.tenant == tenant && entry.seq > at);
         for entry in own {
             if self.filter.passes(entry) {
                 self.tell(entry.clone());

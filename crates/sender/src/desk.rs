@@ -242,7 +242,7 @@ impl Desk {
             if verdict == Some(Verdict::Go) {
                 self.tenure.claimed(job);
                 if let Some(seat) = self.seats.get(&letter.job.site) {
-                    seat.line.push(Claimed { letter, not_before, since: now, room });
+                    seat.line.push(Claimed { letter, not_before, since: now, _room: room });
                 }
             }
             finished.extend(chunk.settle());
@@ -257,7 +257,7 @@ impl Desk {
             .iter()
             .map(|(held, not_before)| {
                 let claimed =
-                    Claimed { letter: held.letter.clone(), not_before: *not_before, since: Instant::now(), room: None };
+                    Claimed { letter: held.letter.clone(), not_before: *not_before, since: Instant::now(), _room: None };
                 attempt::given_back(&self.office, &self.tenure, &claimed, Duration::from_secs(1)).outcome
             })
             .collect();

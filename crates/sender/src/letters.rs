@@ -50,7 +50,7 @@ pub(crate) struct Claimed {
     /// When the throttle lets it start.
     pub(crate) not_before: Instant,
     pub(crate) since: Instant,
-    pub(crate) room: Room,
+    pub(crate) _room: Room,
 }
 
 impl Held {

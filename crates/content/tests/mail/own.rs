@@ -66,9 +66,9 @@ fn without_own_ones_the_mails_stand() {
 fn what_was_stored_past_the_checks_still_begins_no_line() {
     for (subject, headers) in [
         ("a\r\nBcc: eve@evil.test", &[][..]),
-        ("", &[("X-A", "a\r\nBcc: eve@evil.test")]),
-        ("", &[("Bcc", "eve@evil.test")]),
-        ("", &[("X-A: b\r\nBcc", "eve@evil.test")]),
+        ("", &[("X-A", "a\r\nBcc: eve@evil.test")][..]),
+        ("", &[("Bcc", "eve@evil.test")][..]),
+        ("", &[("X-A: b\r\nBcc", "eve@evil.test")][..]),
     ] {
         let refused = render_own(&shared(), &own(subject, headers)).unwrap_err();
         assert!(matches!(refused, RenderError::Header { .. }), "{refused}");

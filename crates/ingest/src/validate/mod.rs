@@ -11,7 +11,7 @@ mod variables;
 mod when;
 
 pub use labels::tag;
-pub use mail::{ContentDraft, FileDraft, MailDraft, TemplateName, api_field, mail};
+pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
 pub use names::{campaign, email, id, idempotency_key, name, optional_id};
 pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Shared, recipients};
 pub use text::{free_text, reason};

@@ -43,7 +43,7 @@ async fn pages_of_any_size_hold_each_message_once_newest_call_first() {
     let mut expected = Vec::new();
     for (minute, count) in [(1, 7), (2, 1), (3, 600), (4, 1), (5, 3)] {
         let ids = accept(&desk, minute, count, |_| {}).await;
-        expected.splice(0..0, ids);
+        expected = [ids, expected].concat();
     }
     for page in [1_000, 500, 7, 1] {
         if page == 1 {
