@@ -71,6 +71,13 @@ pub enum Command {
         /// The message's id
         message: String,
     },
+    /// List messages, the newest first
+    Messages(MessagesArgs),
+    /// Follow what happens to messages, as it happens
+    ///
+    /// Goes on by itself when a stream ends, from where it was. Each event bears its number in the log; give the last
+    /// one seen with --after to go on after an interruption without a gap or a repeat.
+    Watch(WatchArgs),
     /// Where mail rests and moves: by slot, tenant and campaign
     Queue {
         /// Show it once instead of again and again on a terminal
@@ -210,6 +217,65 @@ pub struct SendArgs {
     /// Makes a repeat of this command harmless
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// A file that goes along: FILE, or FILE=TYPE such as report.bin=application/pdf; may be repeated
+    #[arg(long, value_name = "FILE[=TYPE]", conflicts_with = "raw")]
+    pub attach: Vec<String>,
+    /// An image that the HTML part shows as `cid:NAME`; may be repeated
+    #[arg(long = "inline", value_name = "NAME=FILE", conflicts_with = "raw")]
+    pub inline_files: Vec<String>,
+    /// A word that groups mails in lists and events; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// What is told with the message and its events, such as order=17; may be repeated
+    #[arg(long = "meta", value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
+    /// Only try it: everything is done but the sending
+    #[arg(long)]
+    pub sandbox: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MessagesArgs {
+    /// Of this campaign
+    #[arg(long, value_name = "UUID")]
+    pub campaign: Option<String>,
+    /// With this tag
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// To this mailbox
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<String>,
+    /// Accepted since then: a time such as 2030-01-31T08:00:00Z, or a span before now such as 2h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Accepted before then, likewise
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// In this state now, such as delivered or queued
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Begin after this place of the log, 0 for its beginning; without it, now
+    #[arg(long, value_name = "SEQ")]
+    pub after: Option<u64>,
+    /// Events of this kind, such as delivered or bounced; may be repeated
+    #[arg(long = "event", value_name = "KIND")]
+    pub events: Vec<String>,
+    /// Of messages of this campaign
+    #[arg(long, value_name = "UUID")]
+    pub campaign: Option<String>,
+    /// Of messages with this tag
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// End after this many events
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
 }
 
 /// How urgent a mail is.

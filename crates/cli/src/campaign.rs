@@ -86,6 +86,7 @@ pub fn read_csv(path: &Path, shared: &Map<String, Value>, language: Option<&str>
             email: row.get(email).unwrap_or_default().to_owned(),
             variables_json: Value::Object(variables).to_string(),
             language: language.and_then(|column| row.get(column)).unwrap_or_default().to_owned(),
+            ..Recipient::default()
         });
     }
     if recipients.is_empty() {

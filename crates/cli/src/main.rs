@@ -11,6 +11,7 @@ mod demo;
 mod exit;
 mod fleet;
 mod manage;
+mod messages;
 mod operate;
 mod output;
 mod queue;
@@ -20,6 +21,7 @@ mod send;
 mod sink;
 mod status;
 mod template;
+mod watch;
 mod why;
 
 use args::{AdminKeyCommand, Cli, Command, TopologyCommand};
@@ -62,6 +64,8 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::Status => status::status(&reach, out).await,
         Command::Send(args) => send::run(*args, &reach, out).await,
         Command::Template { command } => template::run(command, &reach, out).await,
+        Command::Messages(args) => messages::run(&args, &reach, out).await,
+        Command::Watch(args) => watch::run(args, &reach, out).await,
         Command::Why { message } => why::run(&message, &reach, out).await,
         Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,
         Command::Pause { what, reason } => queue::pause(&what, &reason, &reach, out).await,

@@ -10,7 +10,9 @@ use crate::{
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use domain::BatchId;
-use proto::v1::{Address, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content};
+use proto::v1::{
+    Address, Attachment, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content,
+};
 use serde_json::{Map, Value, json};
 use std::{fs, path::Path, time::Duration};
 
@@ -35,6 +37,7 @@ pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<E
                     email: parse_address(to).email,
                     variables_json: variables_json.clone(),
                     language: args.language.clone().unwrap_or_default(),
+                    ..Recipient::default()
                 })
                 .collect();
             let idempotency_key = args.idempotency_key.clone().unwrap_or_default();
@@ -115,6 +118,7 @@ fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
             },
         }),
     };
+    let metadata = pairs("--meta", &args.metadata)?;
     let lane = match args.lane {
         None => Lane::Unspecified,
         Some(LaneArg::Transactional) => Lane::Transactional,
@@ -132,8 +136,57 @@ fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
             .map(span)
             .transpose()?
             .map(|span| prost_types::Duration { seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX), nanos: 0 }),
+        attachments: attachments(args)?,
+        tags: args.tags.clone(),
+        metadata: metadata.into_iter().collect(),
+        sandbox: args.sandbox,
         ..Mail::default()
     })
+}
+
+/// The files that go along, by their names and types.
+fn attachments(args: &SendArgs) -> anyhow::Result<Vec<Attachment>> {
+    let mut files = Vec::with_capacity(args.attach.len() + args.inline_files.len());
+    for given in &args.attach {
+        // A file may have the sign in its name: then it is there.
+        let (path, kind) = match given.rsplit_once('=') {
+            Some((path, kind)) if kind.contains('/') && !Path::new(given).exists() => (path, Some(kind)),
+            _ => (given.as_str(), None),
+        };
+        files.push(attachment(Path::new(path), kind, String::new())?);
+    }
+    for (name, path) in pairs("--inline", &args.inline_files)? {
+        files.push(attachment(Path::new(&path), None, name)?);
+    }
+    Ok(files)
+}
+
+fn attachment(path: &Path, kind: Option<&str>, content_id: String) -> anyhow::Result<Attachment> {
+    let data = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into();
+    let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let content_type = kind.unwrap_or_else(|| type_of(path)).to_owned();
+    Ok(Attachment { file_name, content_type, data, content_id })
+}
+
+/// The media type that a file's name tells; empty where it tells none.
+fn type_of(path: &Path) -> &'static str {
+    let extension = path.extension().map(|text| text.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    match extension.as_str() {
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "svg" => "image/svg+xml",
+        "pdf" => "application/pdf",
+        "zip" => "application/zip",
+        "json" => "application/json",
+        "xml" => "application/xml",
+        "csv" => "text/csv; charset=utf-8",
+        "txt" => "text/plain; charset=utf-8",
+        "html" | "htm" => "text/html; charset=utf-8",
+        "ics" => "text/calendar; charset=utf-8",
+        _ => "",
+    }
 }
 
 fn text_of(path: &Path) -> anyhow::Result<String> {
@@ -170,6 +223,17 @@ pub fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
         if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), value)) }
     };
     given.iter().map(read).collect()
+}
+
+/// What an option of the form NAME=VALUE was given.
+fn pairs(option: &str, given: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    given
+        .iter()
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            _ => Err(Failure::usage(format!("{option} {pair}: must be NAME=VALUE"))),
+        })
+        .collect()
 }
 
 /// A span such as `90m`.
@@ -214,6 +278,13 @@ mod tests {
         for bad in ["a", "=1", ":=1", "a:=x"] {
             assert!(variables(&[bad.to_owned()]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_file_tells_its_type() {
+        assert_eq!(type_of(Path::new("a/Logo.PNG")), "image/png");
+        assert_eq!(type_of(Path::new("a/report")), "");
+        assert!(pairs("--inline", &["logo".to_owned()]).is_err());
     }
 
     #[test]

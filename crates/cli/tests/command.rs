@@ -28,6 +28,8 @@ fn help_names_every_command_and_the_exit_codes() {
         "send",
         "template",
         "why",
+        "messages",
+        "watch",
         "queue",
         "pause",
         "resume",

@@ -25,6 +25,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attachment;
 mod compile;
 mod declare;
 mod dkim;
@@ -38,6 +39,7 @@ mod library;
 mod limits;
 mod markup;
 mod mime;
+mod overrides;
 mod plain;
 mod prepared;
 mod raw;
@@ -48,6 +50,7 @@ mod version;
 mod vet;
 mod weave;
 
+pub use attachment::Attachment;
 pub use compile::{CompiledTemplate, TemplateSource};
 pub use declare::{Declaration, Declared, Misfit, VariableKind};
 pub use dkim::{GeneratedKey, KeyAlgorithm, KeyError, SigningKey};
@@ -57,6 +60,7 @@ pub use inspect::clipped_finding;
 pub use language::{Language, LanguageError, choose};
 pub use library::{Included, Ingredient, Library, Pins, Reference};
 pub use limits::Limits;
+pub use overrides::validate_overrides;
 pub use prepared::{Prepared, Preview, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
 pub use validate::validate_raw;

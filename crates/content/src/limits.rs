@@ -43,6 +43,10 @@ pub struct Limits {
     pub max_translations: usize,
     /// Variables that one template version may declare, those of what it includes as well. Default 200.
     pub max_variables: usize,
+    /// Files of one mail. Default 50.
+    pub max_attachments: usize,
+    /// Octets of one file, before they are encoded. Default 18 MiB, which make 24.6 MiB of mail.
+    pub max_attachment_bytes: usize,
 }
 
 impl Default for Limits {
@@ -64,6 +68,8 @@ impl Default for Limits {
             max_version_bytes: 4 * 1024 * 1024,
             max_translations: 50,
             max_variables: 200,
+            max_attachments: 50,
+            max_attachment_bytes: 18 * 1024 * 1024,
         }
     }
 }

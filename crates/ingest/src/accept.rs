@@ -19,7 +19,7 @@ use bus::Job;
 use bytes::Bytes;
 use domain::{Lane, TenantId};
 use std::{sync::Arc, time::Duration};
-use store::{AcceptCall, AcceptOutcome, Idempotency, Store, StoreError};
+use store::{AcceptCall, AcceptOutcome, Idempotency, NewMessage, Store, StoreError};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::Instant,
@@ -123,8 +123,9 @@ impl Acceptor {
 
 fn weight_of(call: &AcceptCall) -> usize {
     let contents: usize = call.contents.iter().map(|content| content.body.len()).sum();
-    let variables: usize = call.messages.iter().map(|message| message.variables.len()).sum();
-    contents + variables + call.messages.len() * RECIPIENT_OVERHEAD
+    let own = |message: &NewMessage| message.variables.len() + message.overrides.as_ref().map_or(0, String::len);
+    let recipients: usize = call.messages.iter().map(own).sum();
+    contents + recipients + call.messages.len() * RECIPIENT_OVERHEAD
 }
 
 impl Committers {
@@ -269,6 +270,7 @@ impl Committers {
                     site: message.site,
                     lane: message.lane,
                     variables: Bytes::from(message.variables),
+                    overrides: message.overrides.map(Bytes::from).unwrap_or_default(),
                     expires_at: message.expires_at,
                     alone: false,
                 }),

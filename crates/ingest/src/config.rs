@@ -26,6 +26,8 @@ pub struct IngestConfig {
     pub accept: AcceptConfig,
     /// What goes straight on its way.
     pub fast_lane: FastLaneConfig,
+    /// Bounds on those who watch events.
+    pub watch: WatchConfig,
     /// How long a key is remembered, and so the longest time until a revocation holds everywhere. Smaller: more
     /// look-ups.
     #[serde(with = "humantime_serde")]
@@ -55,6 +57,7 @@ impl Default for IngestConfig {
             server: ServerLimits::default(),
             accept: AcceptConfig::default(),
             fast_lane: FastLaneConfig::default(),
+            watch: WatchConfig::default(),
             key_term: Duration::from_secs(5),
             name_term: Duration::from_secs(1),
             idempotency_term: Duration::from_secs(24 * 3600),
@@ -81,6 +84,12 @@ impl IngestConfig {
         }
         if self.quotas.term.is_zero() {
             return Err(ConfigError::invalid("ingest.quotas.term", "must be above zero"));
+        }
+        if self.watch.poll.is_zero() || self.watch.heartbeat.is_zero() || self.watch.page == 0 {
+            return Err(ConfigError::invalid(
+                "ingest.watch.poll, ingest.watch.heartbeat, ingest.watch.page",
+                "must be above zero",
+            ));
         }
         self.dns.check()
     }
@@ -260,5 +269,43 @@ impl DnsConfig {
             return Err(ConfigError::invalid("ingest.dns.dmarc", "must begin with `v=DMARC1;` (RFC 7489, 6.3)"));
         }
         Ok(())
+    }
+}
+
+/// `[ingest.watch]`: those who watch events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchConfig {
+    /// Most watchers of this process; beyond it they are refused with a delay. Each may have a page in memory.
+    pub max_watchers: usize,
+    /// Most watchers of one tenant in this process, likewise.
+    pub max_per_tenant: usize,
+    /// How often the log is looked at while somebody watches and the broker tells of nothing new. Smaller: events are
+    /// told sooner while the broker is away, and the database is asked more often.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
+    /// How often a watcher is told how far the stream has come while nothing passes his filters.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Entries of the log that one look goes through, of all tenants. Larger: watchers that are behind catch up with
+    /// fewer looks, each of which takes longer and more memory.
+    pub page: u32,
+    /// Looks that are kept for watchers which do not read fast enough; who is further behind reads the log himself.
+    pub kept: NonZeroUsize,
+    /// Watchers that read the log themselves at the same time; each takes a connection to the database while it does.
+    pub readers: NonZeroUsize,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self {
+            max_watchers: 200,
+            max_per_tenant: 10,
+            poll: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(15),
+            page: 500,
+            kept: const { NonZeroUsize::new(64).expect("not zero") },
+            readers: const { NonZeroUsize::new(2).expect("not zero") },
+        }
     }
 }

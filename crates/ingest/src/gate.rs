@@ -119,8 +119,8 @@ impl Gate {
         let Some(status) = response.extensions().get::<Status>() else { return };
         use tonic_types::StatusExt;
         let reason = status.get_details_error_info().map_or_else(String::new, |info| info.reason);
-        let mut known = (0..MAX_REASON).filter_map(|code| proto::v1::ErrorReason::try_from(code).ok()).map(reason_name);
-        let reason = known.find(|name| *name == reason).unwrap_or("OTHER");
+        let known = proto::v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}"));
+        let reason = known.map_or("OTHER", reason_name);
         self.metrics.count_refusal(reason);
     }
 }

@@ -9,15 +9,16 @@ use crate::{
     clock::Clock,
     holds::Holds,
     languages::Chosen,
+    mail::one_fault,
     metrics::Metrics,
     names::{Identity, Names},
     quota::QuotaBook,
     sites::Sites,
-    validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
+    validate::{self, ContentDraft, Faults, MailDraft, Shared, Violation, api_field},
 };
 use chrono::{DateTime, Utc};
-use content::{Body, Limits, MailSource, ReturnPath};
-use domain::{BatchId, ContentId, Lane, MessageId, SiteId, TenantId};
+use content::{Attachment, Body, Limits, MailSource, ReturnPath};
+use domain::{BatchId, ContentId, Labels, Lane, MessageId, SiteId, TenantId};
 use prost::Message;
 use proto::v1::{self, ErrorReason};
 use sha2::{Digest, Sha256};
@@ -32,6 +33,8 @@ use store::{AcceptCall, AcceptOutcome, ContentKind, Idempotency, NewContent, New
 const LARGE: usize = 16 * 1024;
 /// Most contents remembered as good; above it all are forgotten.
 const MAX_GOOD: usize = 100_000;
+/// Most octets that a mail may bring along and still go straight to the renderers.
+const MAX_STRAIGHT: u64 = 256 * 1024;
 
 /// What differs between the calls that take mail in.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,16 @@ pub struct Taken {
     pub refused: Vec<Refused>,
     /// Whether this is the answer to an earlier call.
     pub replayed: bool,
+}
+
+/// What a call's mail is made from.
+struct Stock {
+    /// The content of kind mail.
+    id: ContentId,
+    /// Whether it may go straight to the renderers.
+    is_light: bool,
+    /// It, and what comes along with it.
+    contents: Vec<NewContent>,
 }
 
 /// Takes mail in.
@@ -127,7 +140,14 @@ impl Intake {
         });
         let size = u32::try_from(request.recipients.len()).unwrap_or(u32::MAX);
         let draft = validate::mail(&mut faults, request.mail, kind.lane, now);
-        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients));
+        // Of a mail at fault nothing is known; its recipients are looked at all the same.
+        let unnamed = Labels::default();
+        let shared = Shared {
+            labels: draft.as_ref().map_or(&unnamed, |draft| &draft.labels),
+            is_raw: draft.as_ref().is_some_and(|draft| matches!(draft.content, ContentDraft::Raw(_))),
+            limits: &self.limits,
+        };
+        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients, shared));
         let recipients = recipients.map(|mut looked| {
             if !kind.partial {
                 looked.refused.drain(..).for_each(|(_, violation)| faults.push(violation));
@@ -140,12 +160,13 @@ impl Intake {
             let faults = recipients.refused.into_iter().map(|(_, fault)| fault).collect();
             return Err(if kind.partial { Fault::NoRecipientLeft(faults) } else { Fault::Invalid(faults) });
         }
-        let (mut ids, mut contents) = (Vec::with_capacity(templates.len()), Vec::new());
+        let mut stocks = Vec::with_capacity(templates.len());
         for template in templates {
-            let (id, new) = self.content(tenant, &draft, template).await?;
-            ids.push(id);
-            contents.extend(new);
+            stocks.push(self.content(tenant, &draft, template).await?);
         }
+        let own_tags =
+            recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
+        let labels = Labels { own_tags, ..draft.labels.clone() };
         let quota = match self.quotas.take(tenant, recipients.accepted.len()).await {
             Ok(quota) => quota,
             Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
@@ -158,10 +179,11 @@ impl Intake {
             size,
             refused: to_stored(&recipients.refused),
             idempotency,
-            contents,
+            labels,
             messages: self
-                .messages(tenant, &draft, batch, |at| ids[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
+                .messages(tenant, &draft, batch, |at| &stocks[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
                 .await,
+            contents: each_once(stocks),
         };
         let accepted = self.acceptor.accept(call).await;
         match &accepted {
@@ -191,14 +213,21 @@ impl Intake {
     }
 
     /// The content of kind mail, and the contents that come along; `template` is the one that a template draft means.
-    async fn content(
-        &self,
-        tenant: TenantId,
-        draft: &MailDraft,
-        template: Option<ContentId>,
-    ) -> Result<(ContentId, Vec<NewContent>), Fault> {
+    async fn content(&self, tenant: TenantId, draft: &MailDraft, template: Option<ContentId>) -> Result<Stock, Fault> {
         let identity = self.names.identity(tenant, &draft.from.mailbox.domain()).await?;
-        let mut contents = Vec::with_capacity(2);
+        let mut contents = Vec::with_capacity(2 + draft.files.len());
+        let mut attachments = Vec::with_capacity(draft.files.len());
+        for file in &draft.files {
+            let id = ContentId::of(tenant, &[b"attachment", &file.octets]);
+            contents.push(NewContent { id, kind: ContentKind::Attachment, body: file.octets.to_vec(), carried: 0 });
+            attachments.push(Attachment {
+                content: id,
+                octets: file.octets.len() as u64,
+                file_name: file.name.clone(),
+                content_type: file.media_type.clone(),
+                content_id: file.shown_as.clone(),
+            });
+        }
         let mut raw = None;
         let body = match &draft.content {
             ContentDraft::Template { .. } => {
@@ -210,12 +239,23 @@ impl Intake {
             }
             ContentDraft::Raw(octets) => {
                 let id = ContentId::of(tenant, &[b"raw", octets]);
-                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec() });
+                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec(), carried: 0 });
                 raw = Some(octets.clone());
                 Body::Raw { content: id }
             }
         };
-        let source = mail_source(draft, body, identity);
+        let source = mail_source(draft, body, identity, attachments);
+        let carried = carried(&source, raw.as_ref());
+        if source.estimated_octets() > self.limits.max_message_bytes as u64 && !source.attachments.is_empty() {
+            return Err(one_fault(Violation::of(
+                ErrorReason::MailTooLarge,
+                "mail.attachments",
+                format!(
+                    "make the mail too large; keep it within {} octets, of which attachments take 37 % more than they have",
+                    self.limits.max_message_bytes
+                ),
+            )));
+        }
         let stored = serde_json::to_vec(&source).map_err(|error| Fault::Internal(Box::new(error)))?;
         let id = ContentId::of(tenant, &[b"mail", &stored]);
         if !self.good.has(id) {
@@ -241,41 +281,55 @@ impl Intake {
             }
             self.good.add(id);
         }
-        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored });
-        Ok((id, contents))
+        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored, carried });
+        Ok(Stock { id, is_light: carried <= MAX_STRAIGHT, contents })
     }
 
-    async fn messages(
+    async fn messages<'a>(
         &self,
         tenant: TenantId,
         draft: &MailDraft,
         batch: BatchId,
-        content_of: impl Fn(usize) -> ContentId,
+        stock_of: impl Fn(usize) -> &'a Stock,
         recipients: Vec<validate::Accepted>,
         now: DateTime<Utc>,
     ) -> Vec<NewMessage> {
-        let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
-        let sites: Vec<SiteId> = recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect();
+        let sites: Vec<SiteId> = if draft.labels.sandbox {
+            vec![SiteId::sandbox(); recipients.len()]
+        } else {
+            let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
+            recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect()
+        };
         let straight = draft.lane == Lane::Transactional && draft.times.send_at.is_none();
         let message = |(at, (recipient, site)): (usize, (validate::Accepted, SiteId))| {
-            let goes = straight && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
+            let stock = stock_of(at);
+            // The dispatcher counts the octets of what it releases; what goes straight is counted by number alone.
+            let goes =
+                straight && stock.is_light && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
             NewMessage {
                 id: MessageId::of_batch(batch, recipient.position),
-                content: content_of(at),
+                content: stock.id,
                 recipient: recipient.mailbox,
                 variables: recipient.variables,
                 lane: draft.lane,
                 site,
                 due: (!goes).then(|| draft.times.send_at.unwrap_or(now)),
                 expires_at: draft.times.expires_at,
+                overrides: recipient.overrides.and_then(|own| serde_json::to_string(&own).ok()),
             }
         };
         recipients.into_iter().zip(sites).enumerate().map(message).collect()
     }
 }
 
+/// The contents of a call, of which those in several languages have their files in common.
+fn each_once(stocks: Vec<Stock>) -> Vec<NewContent> {
+    let mut seen = HashSet::new();
+    stocks.into_iter().flat_map(|stock| stock.contents).filter(|content| seen.insert(content.id)).collect()
+}
+
 /// What the recipients of a call share, as it is stored.
-pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity) -> MailSource {
+pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity, attachments: Vec<Attachment>) -> MailSource {
     MailSource {
         from: draft.from.clone(),
         reply_to: draft.reply_to.clone(),
@@ -289,6 +343,8 @@ pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity) -> MailSou
         lane: draft.lane,
         return_path: ReturnPath::PerMessage(identity.return_path),
         signing_domain: identity.signing,
+        attachments,
+        sandbox: draft.labels.sandbox,
     }
 }
 
@@ -298,8 +354,17 @@ impl From<Replay> for Taken {
     }
 }
 
-/// What tells a repeat from another request under the same key. The encoding of a message without maps is the same
-/// for the same message.
+/// Octets of the contents that a mail names, as they travel. A template's are not known here, and are bounded.
+fn carried(source: &MailSource, raw: Option<&bytes::Bytes>) -> u64 {
+    match raw {
+        Some(raw) => raw.len() as u64,
+        None if source.attachments.is_empty() => 0,
+        None => source.estimated_octets(),
+    }
+}
+
+/// What tells a repeat from another request under the same key. Equal messages have equal encodings, since their maps
+/// are sorted.
 fn digest(name: &str, request: &v1::SendBatchRequest) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(name.as_bytes());

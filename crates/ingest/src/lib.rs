@@ -30,6 +30,7 @@ mod holds;
 mod intake;
 mod languages;
 mod launch;
+mod list;
 mod mail;
 mod message;
 mod metrics;
@@ -45,12 +46,13 @@ mod templates;
 mod tenants;
 mod transfers;
 mod validate;
+mod watch;
 mod wire;
 
 pub mod keys;
 
 pub use auth::{Scope, TENANT_HEADER};
-pub use config::{AcceptConfig, DnsConfig, FastLaneConfig, IngestConfig, QuotaConfig, ServerLimits};
+pub use config::{AcceptConfig, DnsConfig, FastLaneConfig, IngestConfig, QuotaConfig, ServerLimits, WatchConfig};
 pub use metrics::Metrics;
 pub use server::{Ingest, IngestError, Neighbours};
 pub use status::{ERROR_DOMAIN, Fault, MAX_VIOLATIONS};

@@ -22,6 +22,7 @@ use crate::{
     templates::Templates,
     tenants::Tenants,
     transfers::Transfers,
+    watch::Watchers,
 };
 use bus::Bus;
 use domain::ShardCount;
@@ -117,6 +118,7 @@ pub struct Ingest {
     intake: Arc<Intake>,
     committers: Arc<Committers>,
     launches: Launches,
+    watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
     listener: TcpListener,
     address: SocketAddr,
@@ -155,7 +157,21 @@ impl Ingest {
             good: Good::default(),
         });
         let keys = Arc::new(KeyRing::new(store.clone(), clock.clone(), config.key_term));
-        Ok(Self { config, clock, holds, keys, intake, committers, launches, metrics, listener, address, neighbours })
+        let watchers = Arc::new(Watchers::new(store.clone(), keys.clone(), config.watch, retry_after, metrics.clone()));
+        Ok(Self {
+            config,
+            clock,
+            holds,
+            keys,
+            intake,
+            committers,
+            launches,
+            watchers,
+            metrics,
+            listener,
+            address,
+            neighbours,
+        })
     }
 
     /// What it bound.
@@ -174,8 +190,20 @@ impl Ingest {
     /// When the server fails.
     pub async fn run(self, life: Lifecycle) -> Result<(), IngestError> {
         let routes = self.routes(&life).await?;
-        let Self { config, neighbours, clock, holds, keys, committers, launches, metrics, listener, address, .. } =
-            self;
+        let Self {
+            config,
+            neighbours,
+            clock,
+            holds,
+            keys,
+            committers,
+            launches,
+            watchers,
+            metrics,
+            listener,
+            address,
+            ..
+        } = self;
         let Neighbours { store, bus, health, .. } = neighbours;
 
         let (reporter, health_server) = tonic_health::server::health_reporter();
@@ -185,6 +213,7 @@ impl Ingest {
         spawn_until_shutdown(&life, "ingest.looks", looks);
         let probes = probe(bus.clone(), config.look_every, config.fast_lane.probe_timeout);
         spawn_until_shutdown(&life, "ingest.probe", probes);
+        spawn_until_shutdown(&life, "ingest.watch", watchers.follow(bus.clone()));
 
         let (close_commits, commits_closed) = watch::channel(false);
         let (committing, mut committed) = mpsc::channel::<()>(1);
@@ -261,6 +290,7 @@ impl Ingest {
             life: life.clone(),
             stream_window: self.config.server.stream_window.get(),
             stream_bytes: max_request_bytes,
+            watchers: self.watchers.clone(),
         };
         let templates = Templates::new(store.clone(), clock.clone(), names.clone(), self.config.limits.clone());
         let (keys, quotas) = (self.keys.clone(), self.intake.quotas.clone());

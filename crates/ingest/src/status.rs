@@ -113,6 +113,22 @@ pub enum Fault {
     /// The database failed.
     #[error("the database cannot be reached; repeat the call with its idempotency key")]
     Unavailable(#[source] std::sync::Arc<StoreError>),
+    /// The log does not reach a place, or no longer keeps what came after it.
+    #[error("the log holds {first} to {last}; give a place from {} to {last}, or none to begin now", .first - 1)]
+    SeqOutOfRange {
+        /// The first number that is kept.
+        first: i64,
+        /// The last one.
+        last: i64,
+    },
+    /// As many watch as may.
+    #[error("{whose} has as many watchers as it may have; end one, or try again later")]
+    WatchersExhausted {
+        /// Whose bound it is.
+        whose: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The service is stopping.
     #[error("the service is stopping; try again, another instance will answer")]
     Stopping,
@@ -154,7 +170,10 @@ impl Fault {
             Self::ResultTooLarge { .. } => Code::OutOfRange,
             Self::TemplateUnknown { .. } | Self::NotFound { .. } => Code::NotFound,
             Self::NameTaken { .. } | Self::KeyReused => Code::AlreadyExists,
-            Self::Overloaded { .. } | Self::QuotaExceeded { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::QuotaExceeded { .. } | Self::WatchersExhausted { .. } => {
+                Code::ResourceExhausted
+            }
+            Self::SeqOutOfRange { .. } => Code::OutOfRange,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => Code::Unavailable,
             Self::Internal(_) => Code::Internal,
@@ -183,6 +202,8 @@ impl Fault {
             Self::NoPendingKeys { .. } => ErrorReason::NoPendingKeys,
             Self::DomainUnsigned { .. } => ErrorReason::DomainUnsigned,
             Self::NotADeadLetter => ErrorReason::NotADeadLetter,
+            Self::SeqOutOfRange { .. } => ErrorReason::SeqOutOfRange,
+            Self::WatchersExhausted { .. } => ErrorReason::WatchersExhausted,
             Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => ErrorReason::StoreUnavailable,
             Self::Internal(_) => ErrorReason::Internal,
@@ -192,7 +213,7 @@ impl Fault {
     /// The delay after which a repeat may succeed, if it can at all.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Overloaded { retry_after } | Self::WatchersExhausted { retry_after, .. } => Some(*retry_after),
             Self::QuotaExceeded { retry_after, .. } => *retry_after,
             Self::Unavailable(_) | Self::Stopping => Some(STORE_RETRY),
             Self::Invalid(_)
@@ -210,6 +231,7 @@ impl Fault {
             | Self::NoPendingKeys { .. }
             | Self::DomainUnsigned { .. }
             | Self::NotADeadLetter
+            | Self::SeqOutOfRange { .. }
             | Self::DeadlineExceeded
             | Self::Internal(_) => None,
         }
@@ -265,6 +287,10 @@ impl From<Fault> for Status {
             }
             Fault::QuotaExceeded { quota, .. } => {
                 metadata.insert("quota".to_owned(), (*quota).to_owned());
+            }
+            Fault::SeqOutOfRange { first, last } => {
+                metadata.insert("first_seq".to_owned(), first.to_string());
+                metadata.insert("last_seq".to_owned(), last.to_string());
             }
             Fault::TemplateUnknown { field } => {
                 metadata.insert("field".to_owned(), (*field).to_owned());

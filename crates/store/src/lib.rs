@@ -27,6 +27,7 @@ mod error;
 mod faults;
 mod keeper;
 mod leases;
+mod listing;
 mod log;
 mod marks;
 mod messages;
@@ -36,6 +37,7 @@ mod queues;
 mod quotas;
 mod sites;
 mod suppressions;
+mod tail;
 mod templates;
 mod tenants;
 
@@ -50,6 +52,7 @@ pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
 pub use error::StoreError;
 pub use keeper::{KeptLease, LeaseKeeper, LeaseTerms};
 pub use leases::{Lease, LeaseHolder};
+pub use listing::{ListFilter, ListPosition, Listed, Place};
 pub use log::{Audit, Fold, LogHead, SiteFigures};
 pub use marks::UnsettledMark;
 pub use messages::{Event, MessageView, Whereabouts};
@@ -60,6 +63,7 @@ pub use quotas::{Ask, Lent, Loan, QuotaPeriod, Quotas};
 pub use suppressions::{
     NewSuppression, Suppressed, Suppression, SuppressionCause, SuppressionEntry, SuppressionFilter, SuppressionPlace,
 };
+pub use tail::{LogEntry, LogPage};
 pub use templates::{
     NewTemplateVersion, Template, TemplateContent, TemplateVersion, TemplateVersionSource, TemplateVersionSummary,
 };

@@ -60,7 +60,7 @@ impl Templates {
         }
         let (draft, identity) = self.around(tenant, mail).await?;
         // Never looked up: the template is at hand.
-        let source = mail_source(&draft, Body::Template { content: ContentId::of(tenant, &[b"preview"]) }, identity);
+        let source = mail_source(&draft, Body::Template { content: ContentId::of(tenant, &[b"preview"]) }, identity, Vec::new());
         let message_id = MessageId::new(self.clock.machine_now());
         let limits = self.limits.clone();
         let Chosen { version, language, template, mut findings, .. } = chosen;

@@ -10,6 +10,7 @@ mod administration;
 mod desk;
 mod fold;
 mod limits;
+mod listing;
 mod plans;
 mod protocol;
 mod refusals;

@@ -44,6 +44,19 @@ const HOT: &[(&str, &str, &str, &str)] = &[
     ),
     ("due_queues", include_str!("../../src/sql/due_queues.sql"), "bigint[], timestamptz[]", "'{}', '{}'"),
     ("fold", include_str!("../../src/sql/fold.sql"), "bigint, bigint, bigint", "0, 2000, 0"),
+    // Not hot, but they run beside what is.
+    (
+        "list",
+        include_str!("../../src/sql/list.sql"),
+        "uuid[], text, text, integer",
+        "array_fill(gen_random_uuid(), array[500]), null, null, null",
+    ),
+    (
+        "log_after",
+        include_str!("../../src/sql/log_after.sql"),
+        "bigint, bigint, uuid[]",
+        "0, 500, array[gen_random_uuid()]",
+    ),
 ];
 
 /// Tables that no statement of the hot path may walk.
