@@ -4,7 +4,8 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "mailfleet/v1/analytics.proto",
     "mailfleet/v1/domain.proto",
     "mailfleet/v1/error.proto",
     "mailfleet/v1/mail.proto",
@@ -20,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let set = protox::compile(FILES, [ROOT])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("mailfleet_descriptor.bin"), set.encode_to_vec())?;
-    // A raw mail stays in the buffer that it was received in.
-    tonic_prost_build::configure().bytes(".mailfleet.v1").compile_fds(set)?;
+    // A raw mail stays in the buffer that it was received in. Maps are sorted, so that equal messages have equal
+    // encodings: the digest of an idempotent call is taken from it.
+    tonic_prost_build::configure().bytes(".mailfleet.v1").btree_map(".mailfleet.v1").compile_fds(set)?;
     Ok(())
 }

@@ -34,6 +34,8 @@ fn prepared() -> Prepared {
         lane: Lane::Bulk,
         return_path: ReturnPath::PerMessage("bounces.bench.test".parse().unwrap()),
         signing_domain: "bench.test".parse().unwrap(),
+        attachments: Vec::new(),
+        sandbox: false,
     };
     let compiled = template().compile(&Limits::default()).unwrap();
     Prepared::new(&source, Some(&compiled), None, &Limits::default()).unwrap()
@@ -64,6 +66,7 @@ fn mail(criterion: &mut Criterion) {
         campaign: None,
         recipient: &recipient,
         variables: VARIABLES,
+        overrides: None,
         keys,
     };
     let mut group = criterion.benchmark_group("mail");

@@ -69,6 +69,7 @@ impl Desk {
                 lane: Lane::Bulk,
                 due: Some(now),
                 expires_at: now + chrono::Duration::days(3),
+                overrides: None,
             }
         };
         AcceptCall {
@@ -78,7 +79,8 @@ impl Desk {
             size: BATCH,
             refused: serde_json::json!([]),
             idempotency: None,
-            contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"{}".to_vec() }],
+            labels: Default::default(),
+            contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"{}".to_vec(), carried: 0 }],
             messages: (0..BATCH).map(message).collect(),
         }
     }

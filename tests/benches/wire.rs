@@ -46,6 +46,7 @@ fn job(index: u32) -> Job {
         site,
         lane: Lane::Bulk,
         variables: Bytes::from_static(VARIABLES),
+        overrides: Bytes::new(),
         expires_at: now,
         alone: false,
     }
@@ -53,7 +54,13 @@ fn job(index: u32) -> Job {
 
 fn letter(index: u32) -> Letter {
     let sender = EnvelopeSender(Some("bounce+1@bounces.bench.test".parse().unwrap()));
-    Letter { job: Job { variables: Bytes::new(), ..job(index) }, sender, mime: Some(mime()), smtputf8: false }
+    Letter {
+        job: Job { variables: Bytes::new(), ..job(index) },
+        sender,
+        mime: Some(mime()),
+        smtputf8: false,
+        sandbox: false,
+    }
 }
 
 fn parse(criterion: &mut Criterion) {

@@ -33,7 +33,11 @@ pub fn mail() -> Post {
 
 /// A recipient with the variable `name`.
 pub fn recipient(email: &str) -> v1::Recipient {
-    v1::Recipient { email: email.to_owned(), variables_json: r#"{"name":"you"}"#.to_owned() }
+    v1::Recipient {
+        email: email.to_owned(),
+        variables_json: r#"{"name":"you"}"#.to_owned(),
+        ..v1::Recipient::default()
+    }
 }
 
 impl Post {
@@ -51,7 +55,11 @@ impl Post {
 
     /// One more recipient with variables of its own.
     pub fn to_with(mut self, email: &str, variables: serde_json::Value) -> Self {
-        self.recipients.push(v1::Recipient { email: email.to_owned(), variables_json: variables.to_string() });
+        self.recipients.push(v1::Recipient {
+            email: email.to_owned(),
+            variables_json: variables.to_string(),
+            ..v1::Recipient::default()
+        });
         self
     }
 

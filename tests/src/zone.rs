@@ -13,13 +13,19 @@ pub struct Zone(HashMap<Box<str>, Txt>);
 
 impl Zone {
     /// With the keys among these records.
-    pub(crate) fn publish(records: &[DnsRecord]) -> Self {
+    pub fn publish(records: &[DnsRecord]) -> Self {
+        let mut zone = Self::default();
+        zone.add(records);
+        zone
+    }
+
+    /// Publishes the keys among these records as well.
+    pub fn add(&mut self, records: &[DnsRecord]) {
         let keys = records.iter().filter(|record| record.purpose.starts_with("dkim"));
-        let entry = |record: &DnsRecord| {
+        self.0.extend(keys.map(|record| {
             let key = DomainKey::parse(record.value.as_bytes()).unwrap();
             (format!("{}.", record.name).into(), Txt::DomainKey(Arc::new(key)))
-        };
-        Self(keys.map(entry).collect())
+        }));
     }
 
     /// What an independent implementation says of each signature of a mail.

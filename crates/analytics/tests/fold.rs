@@ -73,6 +73,7 @@ async fn accept(store: &Store, count: u32) -> Vec<MessageId> {
             site: SiteId::of_domain("gmail.com"),
             due: None,
             expires_at: now + Duration::from_secs(3_600),
+            overrides: None,
         }
     };
     let messages: Vec<NewMessage> = (0..count).map(message).collect();
@@ -84,7 +85,8 @@ async fn accept(store: &Store, count: u32) -> Vec<MessageId> {
         size: count,
         refused: serde_json::Value::Array(Vec::new()),
         idempotency: None,
-        contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"a content".to_vec() }],
+        labels: Default::default(),
+        contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"a content".to_vec(), carried: 0 }],
         messages,
     };
     let outcomes = store.accept(&[call], now).await.expect("accepts");

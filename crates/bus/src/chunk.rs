@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Most jobs in one chunk before rendering.
 pub const MAX_JOBS: usize = 100;
-/// Most variables in one chunk before rendering, in bytes; one job above it travels alone.
+/// Most variables and overrides in one chunk before rendering, in bytes; one job above it travels alone.
 pub const MAX_JOB_BYTES: usize = 192 * 1024;
 /// Most MIME in one chunk after rendering, in bytes. A mail above it stays a reference, which the sender
 /// renders itself.
@@ -57,6 +57,9 @@ pub struct Job {
     pub slot: Slot,
     /// What differs from recipient to recipient: a JSON object, or empty.
     pub variables: Bytes,
+    /// What else differs: `domain::Overrides` as JSON, mostly empty.
+    #[serde(default, skip_serializing_if = "Bytes::is_empty")]
+    pub overrides: Bytes,
     /// When it is no longer worth sending.
     #[serde(with = "chrono::serde::ts_microseconds")]
     pub expires_at: DateTime<Utc>,
@@ -96,6 +99,9 @@ pub struct Letter {
     pub mime: Option<Bytes>,
     /// Whether the transaction needs SMTPUTF8.
     pub smtputf8: bool,
+    /// Whether it is only tried: it goes to nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sandbox: bool,
 }
 
 impl std::fmt::Debug for Letter {
@@ -206,7 +212,7 @@ impl Payload for RenderChunk {
     }
 
     fn size_hint(&self) -> usize {
-        self.items.iter().map(|job| JOB_OVERHEAD / 2 + job.variables.len()).sum()
+        self.items.iter().map(|job| JOB_OVERHEAD / 2 + job.weight()).sum()
     }
 }
 
@@ -224,6 +230,8 @@ impl Payload for SendChunk {
             #[serde(borrow)]
             mime: Option<&'a serde_bytes::Bytes>,
             smtputf8: bool,
+            #[serde(default)]
+            sandbox: bool,
         }
 
         #[derive(Deserialize)]
@@ -236,11 +244,12 @@ impl Payload for SendChunk {
         if chunk.items.is_empty() {
             return Err(DecodeError::Empty);
         }
-        let own = |Borrowed { job, sender, mime, smtputf8 }: Borrowed<'_>| Letter {
+        let own = |Borrowed { job, sender, mime, smtputf8, sandbox }: Borrowed<'_>| Letter {
             job,
             sender,
             mime: mime.map(|mime| body.slice_ref(mime)),
             smtputf8,
+            sandbox,
         };
         Ok(Self { items: chunk.items.into_iter().map(own).collect() })
     }
@@ -255,10 +264,17 @@ impl Payload for SendChunk {
     }
 }
 
+impl Job {
+    /// What differs from recipient to recipient, in bytes.
+    fn weight(&self) -> usize {
+        self.variables.len() + self.overrides.len()
+    }
+}
+
 impl Letter {
     /// What it adds to a chunk, in bytes, beside the names of its fields.
     fn weight(&self) -> usize {
-        self.mime.as_ref().map_or(0, Bytes::len) + self.job.variables.len()
+        self.mime.as_ref().map_or(0, Bytes::len) + self.job.weight()
     }
 }
 
@@ -267,10 +283,10 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
 }
 
 /// Cuts jobs into chunks: by lane and slot, at most [`MAX_JOBS`] and about [`MAX_JOB_BYTES`] of variables
-/// each, and those that travel alone apart. The order within a slot is kept; the urgent lane comes first.
+/// and overrides each, and those that travel alone apart. The order within a slot is kept; the urgent lane comes first.
 pub fn cut_jobs(jobs: Vec<Job>, shards: ShardCount) -> Vec<(RenderSubject, RenderChunk)> {
     let jobs = by_slot(jobs, |job| (job.lane, job.slot));
-    cut(jobs, MAX_JOBS, MAX_JOB_BYTES, |job| job.variables.len(), |job| job.alone)
+    cut(jobs, MAX_JOBS, MAX_JOB_BYTES, Job::weight, |job| job.alone)
         .map(|((lane, slot), items)| (RenderSubject { lane, shard: slot.shard(shards), slot }, RenderChunk { items }))
         .collect()
 }

@@ -24,13 +24,14 @@ fn job(index: u32, domain: &str) -> Job {
         site,
         lane: Lane::Bulk,
         variables: Bytes::from_static(br#"{"name":"Ada"}"#),
+        overrides: Bytes::new(),
         expires_at: at(3_600),
         alone: false,
     }
 }
 
 fn letter(job: Job, mime: Option<Bytes>) -> Letter {
-    Letter { job, sender: EnvelopeSender(None), mime, smtputf8: false }
+    Letter { job, sender: EnvelopeSender(None), mime, smtputf8: false, sandbox: false }
 }
 
 fn shards() -> ShardCount {
@@ -74,6 +75,7 @@ fn any_job() -> impl Strategy<Value = Job> {
             site: SiteId::from_stored(site),
             lane,
             slot,
+            overrides: if alone { variables.clone() } else { Bytes::new() },
             variables,
             expires_at: DateTime::from_timestamp_micros(time).expect("in range"),
             alone,
@@ -82,8 +84,15 @@ fn any_job() -> impl Strategy<Value = Job> {
 }
 
 fn any_letter() -> impl Strategy<Value = Letter> {
-    (any_job(), prop::option::of(any_mailbox()), prop::option::of(any_bytes()), any::<bool>())
-        .prop_map(|(job, sender, mime, smtputf8)| Letter { job, sender: EnvelopeSender(sender), mime, smtputf8 })
+    (any_job(), prop::option::of(any_mailbox()), prop::option::of(any_bytes()), any::<[bool; 2]>()).prop_map(
+        |(job, sender, mime, [smtputf8, sandbox])| Letter {
+            job,
+            sender: EnvelopeSender(sender),
+            mime,
+            smtputf8,
+            sandbox,
+        },
+    )
 }
 
 /// A body after some octets were changed, left out or put in.

@@ -3,8 +3,9 @@
 use crate::exit::Failure;
 use anyhow::Context;
 use proto::v1::{
-    domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
-    queue_service_client::QueueServiceClient, template_service_client::TemplateServiceClient,
+    analytics_service_client::AnalyticsServiceClient, domain_service_client::DomainServiceClient,
+    mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient,
+    suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
     tenant_service_client::TenantServiceClient,
 };
 use std::time::Duration;
@@ -20,6 +21,8 @@ use tonic_types::StatusExt;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time of a call that lasts, such as an import.
+const LASTING_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// The longest pause between tries that a server may ask for.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
@@ -27,6 +30,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Api {
     channel: Channel,
+    lasting: Channel,
     credentials: Credentials,
 }
 
@@ -52,20 +56,23 @@ type Guarded = InterceptedService<Channel, Credentials>;
 impl Api {
     /// Connects. `tenant` is for keys that administer the fleet.
     pub async fn connect(endpoint: &str, key: &str, tenant: Option<&str>) -> anyhow::Result<Self> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())
+        let address = Endpoint::from_shared(endpoint.to_owned())
             .map_err(|_| Failure::config(format!("{endpoint} is no address; give one such as http://127.0.0.1:7070")))?
             .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let lasting = address.clone().timeout(LASTING_TIMEOUT).connect_lazy();
+        let channel = address
             .timeout(CALL_TIMEOUT)
-            .tcp_nodelay(true)
             .connect()
             .await
             .with_context(|| format!("cannot reach the API at {endpoint}"))?;
-        Ok(Self { channel, credentials: credentials(key, tenant)? })
+        Ok(Self { channel, lasting, credentials: credentials(key, tenant)? })
     }
 
     /// The same connection with another key.
     pub fn with_key(&self, key: &str, tenant: Option<&str>) -> anyhow::Result<Self> {
-        Ok(Self { channel: self.channel.clone(), credentials: credentials(key, tenant)? })
+        let Self { channel, lasting, .. } = self.clone();
+        Ok(Self { channel, lasting, credentials: credentials(key, tenant)? })
     }
 
     fn guarded(&self) -> Guarded {
@@ -95,6 +102,21 @@ impl Api {
     /// Sending domains.
     pub fn domains(&self) -> DomainServiceClient<Guarded> {
         DomainServiceClient::new(self.guarded())
+    }
+
+    /// Suppressions.
+    pub fn suppressions(&self) -> SuppressionServiceClient<Guarded> {
+        SuppressionServiceClient::new(self.guarded())
+    }
+
+    /// Suppressions, for imports and exports.
+    pub fn lasting_suppressions(&self) -> SuppressionServiceClient<Guarded> {
+        SuppressionServiceClient::new(InterceptedService::new(self.lasting.clone(), self.credentials.clone()))
+    }
+
+    /// Figures.
+    pub fn analytics(&self) -> AnalyticsServiceClient<Guarded> {
+        AnalyticsServiceClient::new(self.guarded())
     }
 }
 

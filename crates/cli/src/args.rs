@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::exit;
+use crate::{exit, manage::args::ManageCommand, template::TemplateCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -61,11 +61,23 @@ pub enum Command {
     Status,
     /// Send a mail, or one to every line of a CSV file
     Send(Box<SendArgs>),
+    /// What mails are made from: list, get, publish, diff and preview templates
+    Template {
+        #[command(subcommand)]
+        command: TemplateCommand,
+    },
     /// What happened to a message, what it waits for, and when it goes next
     Why {
         /// The message's id
         message: String,
     },
+    /// List messages, the newest first
+    Messages(MessagesArgs),
+    /// Follow what happens to messages, as it happens
+    ///
+    /// Goes on by itself when a stream ends, from where it was. Each event bears its number in the log; give the last
+    /// one seen with --after to go on after an interruption without a gap or a repeat.
+    Watch(WatchArgs),
     /// Where mail rests and moves: by slot, tenant and campaign
     Queue {
         /// Show it once instead of again and again on a terminal
@@ -99,6 +111,8 @@ pub enum Command {
         #[arg(long, conflicts_with = "message")]
         batch: Option<String>,
     },
+    #[command(flatten)]
+    Manage(ManageCommand),
     /// Recount the log against the roll-ups, and look for messages that are nowhere or in two places
     ///
     /// Ends with 1 on any difference.
@@ -158,7 +172,7 @@ pub struct SendArgs {
     /// A recipient; may be repeated
     #[arg(long, value_name = "ADDRESS", required_unless_present = "csv", conflicts_with = "csv")]
     pub to: Vec<String>,
-    /// Recipients from a file: a column `email`, the others are variables
+    /// Recipients from a file: a column `email`, the others are variables. A column NAME:json holds JSON
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// The subject, a template
@@ -179,7 +193,13 @@ pub struct SendArgs {
     /// A file with a finished mail (RFC 5322)
     #[arg(long, value_name = "FILE", conflicts_with = "subject")]
     pub raw: Option<PathBuf>,
-    /// A variable of every recipient; may be repeated
+    /// The language that the recipients read, such as de or pt-BR: chooses among a template's translations
+    #[arg(long, value_name = "TAG")]
+    pub language: Option<String>,
+    /// The column of the file that tells each recipient's language
+    #[arg(long, value_name = "COLUMN", requires = "csv")]
+    pub language_column: Option<String>,
+    /// A variable of every recipient; may be repeated. NAME=TEXT, or NAME:=JSON
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub vars: Vec<String>,
     /// transactional, or bulk; otherwise transactional for --to and bulk for --csv
@@ -197,6 +217,65 @@ pub struct SendArgs {
     /// Makes a repeat of this command harmless
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// A file that goes along: FILE, or FILE=TYPE such as report.bin=application/pdf; may be repeated
+    #[arg(long, value_name = "FILE[=TYPE]", conflicts_with = "raw")]
+    pub attach: Vec<String>,
+    /// An image that the HTML part shows as `cid:NAME`; may be repeated
+    #[arg(long = "inline", value_name = "NAME=FILE", conflicts_with = "raw")]
+    pub inline_files: Vec<String>,
+    /// A word that groups mails in lists and events; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// What is told with the message and its events, such as order=17; may be repeated
+    #[arg(long = "meta", value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
+    /// Only try it: everything is done but the sending
+    #[arg(long)]
+    pub sandbox: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MessagesArgs {
+    /// Of this campaign
+    #[arg(long, value_name = "UUID")]
+    pub campaign: Option<String>,
+    /// With this tag
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// To this mailbox
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<String>,
+    /// Accepted since then: a time such as 2030-01-31T08:00:00Z, or a span before now such as 2h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Accepted before then, likewise
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// In this state now, such as delivered or queued
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Begin after this place of the log, 0 for its beginning; without it, now
+    #[arg(long, value_name = "SEQ")]
+    pub after: Option<u64>,
+    /// Events of this kind, such as delivered or bounced; may be repeated
+    #[arg(long = "event", value_name = "KIND")]
+    pub events: Vec<String>,
+    /// Of messages of this campaign
+    #[arg(long, value_name = "UUID")]
+    pub campaign: Option<String>,
+    /// Of messages with this tag
+    #[arg(long, value_name = "TAG")]
+    pub tag: Option<String>,
+    /// End after this many events
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
 }
 
 /// How urgent a mail is.

@@ -40,8 +40,12 @@ pub struct Sent {
     pub latencies: Vec<Duration>,
 }
 
-/// Reads recipients from a CSV file: a column `email`, every other one is a variable.
-pub fn read_csv(path: &Path, shared: &Map<String, Value>) -> anyhow::Result<Vec<Recipient>> {
+/// Ends the name of a column that holds JSON.
+const JSON_COLUMN: &str = ":json";
+
+/// Reads recipients from a CSV file: a column `email`, one that tells their language when it is named, and every other
+/// one is a variable: a text, or with a name that ends in `:json` whatever it says.
+pub fn read_csv(path: &Path, shared: &Map<String, Value>, language: Option<&str>) -> anyhow::Result<Vec<Recipient>> {
     let here = || format!("cannot read {}", path.display());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).with_context(here)?;
     let heads = reader.headers().with_context(here)?.clone();
@@ -49,13 +53,30 @@ pub fn read_csv(path: &Path, shared: &Map<String, Value>) -> anyhow::Result<Vec<
         .iter()
         .position(|head| head.eq_ignore_ascii_case("email"))
         .ok_or_else(|| Failure::usage(format!("{} has no column named email in its first line", path.display())))?;
+    let language = match language {
+        None => None,
+        Some(name) => Some(heads.iter().position(|head| head == name).ok_or_else(|| {
+            Failure::usage(format!("{} has no column named {name} in its first line", path.display()))
+        })?),
+    };
     let mut recipients = Vec::new();
     for row in reader.records() {
         let row = row.with_context(here)?;
         let mut variables = shared.clone();
-        for (position, value) in row.iter().enumerate().filter(|(position, _)| *position != email) {
-            if let Some(head) = heads.get(position) {
-                variables.insert(head.to_owned(), Value::String(value.to_owned()));
+        for (position, value) in row.iter().enumerate() {
+            let Some(head) = heads.get(position).filter(|_| position != email && Some(position) != language) else {
+                continue;
+            };
+            match head.strip_suffix(JSON_COLUMN) {
+                // An empty field is a variable that is not given.
+                Some(_) if value.is_empty() => {}
+                Some(name) => {
+                    let line = row.position().map_or(0, csv::Position::line);
+                    let wrong =
+                        |_| Failure::usage(format!("{} line {line}: the column {head} holds no JSON", path.display()));
+                    variables.insert(name.to_owned(), serde_json::from_str(value).map_err(wrong)?);
+                }
+                None => drop(variables.insert(head.to_owned(), Value::String(value.to_owned()))),
             }
         }
         if recipients.len() == MAX_RECIPIENTS {
@@ -64,6 +85,8 @@ pub fn read_csv(path: &Path, shared: &Map<String, Value>) -> anyhow::Result<Vec<
         recipients.push(Recipient {
             email: row.get(email).unwrap_or_default().to_owned(),
             variables_json: Value::Object(variables).to_string(),
+            language: language.and_then(|column| row.get(column)).unwrap_or_default().to_owned(),
+            ..Recipient::default()
         });
     }
     if recipients.is_empty() {
@@ -148,7 +171,7 @@ mod tests {
     fn every_column_but_the_address_is_a_variable() {
         let path = file("columns", "name,Email,city\nAda, ada@example.com ,London\n");
         let shared = Map::from_iter([("season".to_owned(), Value::from("spring")), ("city".to_owned(), "?".into())]);
-        let recipients = read_csv(&path, &shared).expect("reads");
+        let recipients = read_csv(&path, &shared, None).expect("reads");
         assert_eq!(recipients[0].email, "ada@example.com");
         let variables: Value = serde_json::from_str(&recipients[0].variables_json).expect("is JSON");
         assert_eq!(variables, serde_json::json!({"name": "Ada", "city": "London", "season": "spring"}));
@@ -156,10 +179,22 @@ mod tests {
     }
 
     #[test]
+    fn a_column_may_tell_the_language_and_hold_json() {
+        let path =
+            file("languages", "email,tongue,age:json,items:json\nada@example.com,de,36,\nbob@example.com,,\"7\",[1]\n");
+        let recipients = read_csv(&path, &Map::new(), Some("tongue")).expect("reads");
+        assert_eq!((recipients[0].language.as_str(), recipients[1].language.as_str()), ("de", ""));
+        assert_eq!(recipients[0].variables_json, r#"{"age":36}"#);
+        assert_eq!(recipients[1].variables_json, r#"{"age":7,"items":[1]}"#);
+        assert!(read_csv(&path, &Map::new(), Some("language")).is_err());
+        std::fs::remove_file(path).expect("removes");
+    }
+
+    #[test]
     fn a_file_without_addresses_is_refused_by_name() {
         for (name, text) in [("no-column", "name\nAda\n"), ("no-row", "email\n"), ("empty", "")] {
             let path = file(name, text);
-            assert!(read_csv(&path, &Map::new()).is_err(), "{name}");
+            assert!(read_csv(&path, &Map::new(), None).is_err(), "{name}");
             std::fs::remove_file(path).expect("removes");
         }
     }

@@ -102,7 +102,7 @@ async fn show(args: &DemoArgs, global: &Global, state: &State, begun: Instant, o
     let (tenant, api) = sender_of_mail(&reach, &store, &folder, out).await?;
     let version = content(&api, out).await?;
     let csv = recipients_file(args, &folder, now)?;
-    let recipients = campaign::read_csv(&csv, &serde_json::Map::new())?;
+    let recipients = campaign::read_csv(&csv, &serde_json::Map::new(), None)?;
     let count = recipients.len();
     out.note(&format!("campaign: {} recipients out of {}", grouped(count as i128), csv.display()));
 

@@ -10,6 +10,8 @@ mod campaign;
 mod demo;
 mod exit;
 mod fleet;
+mod manage;
+mod messages;
 mod operate;
 mod output;
 mod queue;
@@ -18,6 +20,8 @@ mod run;
 mod send;
 mod sink;
 mod status;
+mod template;
+mod watch;
 mod why;
 
 use args::{AdminKeyCommand, Cli, Command, TopologyCommand};
@@ -59,6 +63,9 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::Down { quiet } => fleet::down(quiet, &global, out).await,
         Command::Status => status::status(&reach, out).await,
         Command::Send(args) => send::run(*args, &reach, out).await,
+        Command::Template { command } => template::run(command, &reach, out).await,
+        Command::Messages(args) => messages::run(&args, &reach, out).await,
+        Command::Watch(args) => watch::run(args, &reach, out).await,
         Command::Why { message } => why::run(&message, &reach, out).await,
         Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,
         Command::Pause { what, reason } => queue::pause(&what, &reason, &reach, out).await,
@@ -73,6 +80,7 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::AdminKey { command: AdminKeyCommand::Revoke { id } } => {
             operate::revoke_admin_key(&id, &reach, out).await
         }
+        Command::Manage(command) => manage::run(command, &reach, out).await,
         Command::Sink(args) => sink::run(&args, out).await,
         Command::Run(_) => Ok(Exit::Usage), // taken before, by `main`
     }

@@ -8,7 +8,7 @@ use crate::{
 use domain::ApiKeyId;
 use ingest::keys::MintedKey;
 use serde_json::json;
-use store::{Audit, NewApiKey, Store};
+use store::{Actor, Audit, NewApiKey, Store};
 
 /// The scope of a key that administers the fleet.
 const ADMIN_SCOPE: &str = "ADMIN";
@@ -93,7 +93,8 @@ pub async fn create_admin_key(name: &str, reach: &Reach, out: Output) -> anyhow:
 pub async fn revoke_admin_key(id: &str, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
     let id: ApiKeyId =
         id.parse().map_err(|_| crate::exit::Failure::usage(format!("{id:?} is no key's id, which is a UUID")))?;
-    let revoked = reach.store().await?.revoke_api_key(None, id, service::clock::now()).await?;
+    let store = reach.store().await?.acting(Actor { key: None, call: "admin-key revoke" });
+    let revoked = store.revoke_api_key(None, id, service::clock::now()).await?;
     out.answer(&json!({"revoked": revoked}), || {
         if revoked {
             "revoked; refused everywhere within seconds".to_owned()
@@ -117,6 +118,6 @@ pub async fn mint_admin_key(store: &Store, name: &str) -> anyhow::Result<(ApiKey
         scopes: vec![ADMIN_SCOPE.to_owned()],
         expires_at: None,
     };
-    store.create_api_key(&key, now).await?;
+    store.acting(Actor { key: None, call: "admin-key create" }).create_api_key(&key, now).await?;
     Ok((id, minted.token))
 }

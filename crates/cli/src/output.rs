@@ -73,15 +73,15 @@ pub fn complain(text: &str) {
 /// A text table: the first column to the left, the others to the right unless told.
 #[derive(Debug)]
 pub struct Table {
-    heads: Vec<&'static str>,
+    heads: Vec<String>,
     left: usize,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with these columns, of which the first `left` hold words.
-    pub fn new(left: usize, heads: &[&'static str]) -> Self {
-        Self { heads: heads.to_vec(), left, rows: Vec::new() }
+    pub fn new(left: usize, heads: &[&str]) -> Self {
+        Self { heads: heads.iter().map(|head| (*head).to_owned()).collect(), left, rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -101,9 +101,8 @@ impl Table {
             cells.chain([self.heads[column].chars().count()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
-        let heads = self.heads.iter().map(|head| (*head).to_owned()).collect();
         let mut text = String::new();
-        for row in std::iter::once(&heads).chain(&self.rows) {
+        for row in std::iter::once(&self.heads).chain(&self.rows) {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate().take(widths.len()) {
                 let room = " ".repeat(widths[column].saturating_sub(cell.chars().count()));

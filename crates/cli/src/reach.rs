@@ -4,6 +4,7 @@ use crate::{api::Api, args::Global, exit::Failure, fleet::State};
 use anyhow::Context;
 use bus::{Bus, BusConfig};
 use domain::TenantId;
+use proto::v1::GetTenantRequest;
 use serde::{Deserialize, Serialize};
 use service::{FleetConfig, Layers, PostgresConfig};
 use std::{fs, path::PathBuf, time::Duration};
@@ -124,10 +125,25 @@ impl Reach {
             .map_err(|error| Failure::config(format!("cannot read the API key in {}: {error}", file.display())))
     }
 
+    /// The tenant that was named, by its id.
+    pub async fn named_tenant(&self) -> anyhow::Result<Option<TenantId>> {
+        match &self.global.tenant {
+            None => Ok(None),
+            Some(tenant) => self.tenant_id(tenant).await.map(Some),
+        }
+    }
+
     /// A tenant by its name or id.
     pub async fn tenant_id(&self, tenant: &str) -> anyhow::Result<TenantId> {
         if let Ok(id) = tenant.parse() {
             return Ok(id);
+        }
+        // Whoever names an endpoint need not reach the database.
+        if self.global.endpoint.is_some() {
+            let request = GetTenantRequest { tenant: tenant.to_owned() };
+            let answer = self.api_of_fleet().await?.tenants().get_tenant(request).await;
+            let found = answer.context("cannot look up the tenant by its name; give its id instead")?.into_inner();
+            return Ok(found.tenant.unwrap_or_default().tenant_id.parse()?);
         }
         let store = self.store().await.context("cannot look up the tenant by its name; give its id instead")?;
         let tenants = store.tenants().await?;

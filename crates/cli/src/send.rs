@@ -10,7 +10,9 @@ use crate::{
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use domain::BatchId;
-use proto::v1::{Address, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content};
+use proto::v1::{
+    Address, Attachment, InlineContent, Lane, Mail, Recipient, SendMessageRequest, TemplateRef, mail::Content,
+};
 use serde_json::{Map, Value, json};
 use std::{fs, path::Path, time::Duration};
 
@@ -31,7 +33,12 @@ pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<E
             let recipients = args
                 .to
                 .iter()
-                .map(|to| Recipient { email: parse_address(to).email, variables_json: variables_json.clone() })
+                .map(|to| Recipient {
+                    email: parse_address(to).email,
+                    variables_json: variables_json.clone(),
+                    language: args.language.clone().unwrap_or_default(),
+                    ..Recipient::default()
+                })
                 .collect();
             let idempotency_key = args.idempotency_key.clone().unwrap_or_default();
             let request = SendMessageRequest { mail: Some(mail), recipients, idempotency_key };
@@ -50,7 +57,16 @@ pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<E
             Ok(Exit::Ok)
         }
         Some(path) => {
-            let recipients = campaign::read_csv(path, &variables)?;
+            let recipients = campaign::read_csv(path, &variables, args.language_column.as_deref())?;
+            let recipients: Vec<Recipient> = recipients
+                .into_iter()
+                .map(|mut one| {
+                    if one.language.is_empty() {
+                        one.language = args.language.clone().unwrap_or_default();
+                    }
+                    one
+                })
+                .collect();
             let total = recipients.len();
             let key = args.idempotency_key.clone().unwrap_or_else(|| BatchId::new(now).to_string());
             let sent = campaign::send(&api, &mail, recipients, &key, CUT, |answered| {
@@ -102,6 +118,7 @@ fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
             },
         }),
     };
+    let metadata = pairs("--meta", &args.metadata)?;
     let lane = match args.lane {
         None => Lane::Unspecified,
         Some(LaneArg::Transactional) => Lane::Transactional,
@@ -119,15 +136,64 @@ fn mail(args: &SendArgs) -> anyhow::Result<Mail> {
             .map(span)
             .transpose()?
             .map(|span| prost_types::Duration { seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX), nanos: 0 }),
+        attachments: attachments(args)?,
+        tags: args.tags.clone(),
+        metadata: metadata.into_iter().collect(),
+        sandbox: args.sandbox,
         ..Mail::default()
     })
+}
+
+/// The files that go along, by their names and types.
+fn attachments(args: &SendArgs) -> anyhow::Result<Vec<Attachment>> {
+    let mut files = Vec::with_capacity(args.attach.len() + args.inline_files.len());
+    for given in &args.attach {
+        // A file may have the sign in its name: then it is there.
+        let (path, kind) = match given.rsplit_once('=') {
+            Some((path, kind)) if kind.contains('/') && !Path::new(given).exists() => (path, Some(kind)),
+            _ => (given.as_str(), None),
+        };
+        files.push(attachment(Path::new(path), kind, String::new())?);
+    }
+    for (name, path) in pairs("--inline", &args.inline_files)? {
+        files.push(attachment(Path::new(&path), None, name)?);
+    }
+    Ok(files)
+}
+
+fn attachment(path: &Path, kind: Option<&str>, content_id: String) -> anyhow::Result<Attachment> {
+    let data = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into();
+    let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let content_type = kind.unwrap_or_else(|| type_of(path)).to_owned();
+    Ok(Attachment { file_name, content_type, data, content_id })
+}
+
+/// The media type that a file's name tells; empty where it tells none.
+fn type_of(path: &Path) -> &'static str {
+    let extension = path.extension().map(|text| text.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    match extension.as_str() {
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "svg" => "image/svg+xml",
+        "pdf" => "application/pdf",
+        "zip" => "application/zip",
+        "json" => "application/json",
+        "xml" => "application/xml",
+        "csv" => "text/csv; charset=utf-8",
+        "txt" => "text/plain; charset=utf-8",
+        "html" | "htm" => "text/html; charset=utf-8",
+        "ics" => "text/calendar; charset=utf-8",
+        _ => "",
+    }
 }
 
 fn text_of(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
+pub fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
     let (name, version) = text.split_once('@').unwrap_or((text, "0"));
     let version =
         version.parse().map_err(|_| Failure::usage(format!("{text}: the version after @ must be a number")))?;
@@ -135,7 +201,7 @@ fn template_ref(text: &str) -> anyhow::Result<TemplateRef> {
 }
 
 /// `Name <address>`, or an address alone. What is wrong with it, the service tells.
-fn parse_address(text: &str) -> Address {
+pub fn parse_address(text: &str) -> Address {
     let parts = text.trim().strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     match parts {
         Some((name, email)) => {
@@ -145,22 +211,38 @@ fn parse_address(text: &str) -> Address {
     }
 }
 
-fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
+/// Variables from `NAME=TEXT` and `NAME:=JSON`.
+pub fn variables(given: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let read = |pair: &String| {
+        let wrong = || Failure::usage(format!("--var {pair}: must be NAME=TEXT, or NAME:=JSON"));
+        let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
+        let (name, value) = match name.strip_suffix(':') {
+            Some(name) => (name, serde_json::from_str(value).map_err(|_| wrong())?),
+            None => (name, Value::String(value.to_owned())),
+        };
+        if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), value)) }
+    };
+    given.iter().map(read).collect()
+}
+
+/// What an option of the form NAME=VALUE was given.
+fn pairs(option: &str, given: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     given
         .iter()
         .map(|pair| match pair.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Value::String(value.to_owned()))),
-            _ => Err(Failure::usage(format!("--var {pair}: must be NAME=VALUE"))),
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            _ => Err(Failure::usage(format!("{option} {pair}: must be NAME=VALUE"))),
         })
         .collect()
 }
 
-fn span(text: &str) -> anyhow::Result<Duration> {
+/// A span such as `90m`.
+pub fn span(text: &str) -> anyhow::Result<Duration> {
     humantime::parse_duration(text).map_err(|_| Failure::usage(format!("{text}: must be a span such as 90m or 4h")))
 }
 
 /// A time, or a span from now.
-fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
+pub fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }
@@ -187,6 +269,22 @@ mod tests {
         assert_eq!(moment("2h", now).expect("is a span"), now + Duration::from_secs(7_200));
         assert_eq!(moment("1970-01-01T01:00:00+01:00", now).expect("is a time"), now);
         assert!(moment("soon", now).is_err());
+    }
+
+    #[test]
+    fn a_variable_is_a_text_or_json() {
+        let given = ["a=1=2", "b:=[1]", "c:=\"x\""].map(str::to_owned);
+        assert_eq!(Value::Object(variables(&given).expect("are variables")), json!({"a": "1=2", "b": [1], "c": "x"}));
+        for bad in ["a", "=1", ":=1", "a:=x"] {
+            assert!(variables(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_file_tells_its_type() {
+        assert_eq!(type_of(Path::new("a/Logo.PNG")), "image/png");
+        assert_eq!(type_of(Path::new("a/report")), "");
+        assert!(pairs("--inline", &["logo".to_owned()]).is_err());
     }
 
     #[test]

@@ -75,6 +75,15 @@ fn story(message: &GetMessageResponse, now: DateTime<Utc>) -> String {
     if !message.campaign_id.is_empty() {
         text.push_str(&format!("campaign {}\n", message.campaign_id));
     }
+    if !message.tags.is_empty() {
+        text.push_str(&format!("tags     {}\n", message.tags.join(" ")));
+    }
+    for (key, value) in &message.metadata {
+        text.push_str(&format!("{}: {}\n", safe(key), safe(value)));
+    }
+    if message.sandbox {
+        text.push_str("sandbox: nothing is sent\n");
+    }
     text.push('\n');
     let mut last: Option<DateTime<Utc>> = None;
     for event in &message.timeline {
@@ -92,7 +101,7 @@ fn story(message: &GetMessageResponse, now: DateTime<Utc>) -> String {
 }
 
 /// An event in words.
-fn happened(event: &MessageEvent) -> String {
+pub fn happened(event: &MessageEvent) -> String {
     let mut text = match event.event.as_str() {
         "accepted" => "was accepted".to_owned(),
         "deferred" => "was put off by the receiver".to_owned(),
@@ -178,24 +187,25 @@ fn round(span: chrono::Duration) -> String {
 
 fn as_json(message: &GetMessageResponse) -> Value {
     let time = |stamp: &Option<prost_types::Timestamp>| stamp.as_ref().map(api::time);
-    let timeline: Vec<Value> = message
-        .timeline
-        .iter()
-        .map(|event| {
-            json!({
-                "at": time(&event.at), "event": event.event, "release": event.release, "attempt": event.attempt,
-                "smtp_code": event.smtp_code, "enhanced_status": event.enhanced_status, "text": event.text,
-                "bounce_class": event.bounce_class, "host": event.host, "tls": event.tls,
-                "next_attempt_at": time(&event.next_attempt_at),
-                "took_ms": event.took.as_ref().map(|took| took.seconds * 1_000 + i64::from(took.nanos) / 1_000_000),
-            })
-        })
-        .collect();
+    let timeline: Vec<Value> = message.timeline.iter().map(event_json).collect();
     json!({
         "message_id": message.message_id, "batch_id": message.batch_id, "campaign_id": message.campaign_id,
         "recipient": message.recipient, "site": message.site, "state": state_word(message.state()), "waits_for": message.waits_for,
         "next_attempt_at": time(&message.next_attempt_at), "attempts": message.attempts,
         "accepted_at": time(&message.accepted_at), "expires_at": time(&message.expires_at), "timeline": timeline,
+        "tags": message.tags, "metadata": message.metadata, "sandbox": message.sandbox,
+    })
+}
+
+/// An event as programs read it.
+pub fn event_json(event: &MessageEvent) -> Value {
+    let time = |stamp: &Option<prost_types::Timestamp>| stamp.as_ref().map(api::time);
+    json!({
+        "at": time(&event.at), "event": event.event, "release": event.release, "attempt": event.attempt,
+        "smtp_code": event.smtp_code, "enhanced_status": event.enhanced_status, "text": event.text,
+        "bounce_class": event.bounce_class, "host": event.host, "tls": event.tls, "route": event.route,
+        "next_attempt_at": time(&event.next_attempt_at),
+        "took_ms": event.took.as_ref().map(|took| took.seconds * 1_000 + i64::from(took.nanos) / 1_000_000),
     })
 }
 

@@ -21,8 +21,29 @@ fn help_names_every_command_and_the_exit_codes() {
     let output = mailfleet(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     for word in [
-        "demo", "up", "down", "status", "send", "why", "queue", "pause", "resume", "audit", "migrate", "topology",
+        "demo",
+        "up",
+        "down",
+        "status",
+        "send",
+        "template",
+        "why",
+        "messages",
+        "watch",
+        "queue",
+        "pause",
+        "resume",
+        "audit",
+        "migrate",
+        "topology",
         "run",
+        "domain",
+        "suppressions",
+        "tenants",
+        "keys",
+        "metrics",
+        "dead-letters",
+        "audit-log",
     ] {
         assert!(said(&output).contains(word), "{word}");
     }

@@ -1,8 +1,10 @@
 //! Templates: from what an author wrote to what is rendered a million times.
 
 use crate::engine::{Engine, HTML, Values, has_tags};
+use crate::inspect;
 use crate::markup::{Protected, protect};
-use crate::{Finding, Limits, plain};
+use crate::weave::{Part, Woven, weave};
+use crate::{Finding, Included, Language, Library, Limits, Severity, VersionSource, plain};
 use css_inline::{CSSInliner, InlineOptions};
 use minijinja::value::{Serde, Value};
 use mrml::prelude::parser::Error as MjmlError;
@@ -10,11 +12,11 @@ use mrml::prelude::render::RenderOptions;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A template as its author wrote it.
+/// The parts of a template in one language, as their author wrote them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TemplateSource {
     /// The subject.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
     /// The body as MJML; instead of `html`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,7 +32,8 @@ pub struct TemplateSource {
     pub defaults: serde_json::Map<String, serde_json::Value>,
 }
 
-/// A published template: MJML turned into HTML, styles inlined, the text part made, every tag in place.
+/// A published template in one language: everything that it takes in put in place, MJML turned into HTML, styles
+/// inlined, the text part made, every tag in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompiledTemplate {
     /// The subject.
@@ -48,100 +51,155 @@ pub struct CompiledTemplate {
     /// `is defined` asks for is among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<String>,
-    /// What the author should know and need not change.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<Finding>,
 }
 
 impl TemplateSource {
-    /// Compiles and checks every part. Takes milliseconds: not for a reactor thread.
+    /// Compiles parts that stand by themselves: one language, nothing declared, no other template taken in. Takes
+    /// milliseconds: not for a reactor thread.
     ///
     /// # Errors
     /// Everything that is wrong, by part and line.
     pub fn compile(&self, limits: &Limits) -> Result<CompiledTemplate, Vec<Finding>> {
-        let mut findings = Vec::new();
-        let mut warnings = Vec::new();
-        if self.subject.trim().is_empty() {
-            findings.push(Finding::new("subject", "is missing", "give the mail a subject"));
-        } else {
-            findings.extend(syntax("subject", &self.subject, limits));
-        }
-        if self.subject.trim().contains(['\r', '\n']) {
-            findings.push(Finding::new("subject", "has more than one line", "write it on one line"));
-        }
-        if self.mjml.is_some() && self.html.is_some() {
-            findings.push(Finding::new("html", "stands beside mjml", "give the body once, as mjml or as html"));
-        }
-        if self.mjml.is_none() && self.html.is_none() && self.text.is_none() {
-            findings.push(Finding::new("html", "is missing", "give mjml, html or text"));
-        }
-        if let Some(text) = &self.text {
-            findings.extend(syntax("text", text, limits));
-        }
-        let body = match (&self.mjml, &self.html) {
-            (Some(mjml), _) => Some(("mjml", mjml)),
-            (None, Some(html)) => Some(("html", html)),
-            (None, None) => None,
-        };
-        let mut html = None;
-        let mut text = self.text.clone();
-        if let Some((field, source)) = body {
-            match markup(field, source, limits, &mut warnings) {
-                Ok(hidden) => {
-                    if text.is_none() {
-                        text = derived_text(field, &hidden, limits, &mut warnings);
-                    }
-                    html = Some(hidden.restore(&hidden.text));
-                }
+        let built = VersionSource::from(self.clone()).build(&Library::default(), limits)?;
+        built.base.ok_or_else(Vec::new)
+    }
+}
+
+/// The parts of one language with everything in place.
+#[derive(Default)]
+pub(crate) struct Parts(Vec<(Part, Woven)>);
+
+impl Parts {
+    /// Puts in place what `source` takes in; a part that cannot be is left out, and told.
+    pub(crate) fn weave(
+        source: &TemplateSource,
+        library: &Library,
+        language: Option<&Language>,
+        limits: &Limits,
+        findings: &mut Vec<Finding>,
+    ) -> Self {
+        let given = Part::ALL.into_iter().filter_map(|part| Some((part, part.of(source)?)));
+        let mut parts = Vec::new();
+        for (part, text) in given {
+            if text.contains('\0') {
+                findings.push(Finding::new(part.name(), "holds the character U+0000", "leave it out"));
+                continue;
+            }
+            match weave(part, text, library, language, limits) {
+                Ok(woven) => parts.push((part, woven)),
                 Err(finding) => findings.push(finding),
             }
         }
-        if !findings.is_empty() {
-            return Err(findings);
-        }
-        let mut compiled = CompiledTemplate {
-            subject: self.subject.trim().to_owned(),
-            html,
-            text,
-            defaults: self.defaults.clone(),
-            variables: Vec::new(),
-            warnings,
-        };
-        compiled.variables = compiled.check(limits, body.map_or(HTML, |(field, _)| field))?;
-        Ok(compiled)
+        Self(parts)
     }
+
+    pub(crate) fn get(&self, part: Part) -> Option<&Woven> {
+        self.0.iter().find(|(own, _)| *own == part).map(|(_, woven)| woven)
+    }
+
+    pub(crate) fn included(&self) -> impl Iterator<Item = &Included> {
+        self.0.iter().flat_map(|(_, woven)| &woven.included)
+    }
+
+    /// The body, as MJML or HTML.
+    pub(crate) fn body(&self) -> Option<(Part, &Woven)> {
+        let body = |part| Some((part, self.get(part)?));
+        body(Part::Mjml).or_else(|| body(Part::Html))
+    }
+}
+
+/// What compiling the parts of one language comes to.
+pub(crate) struct Compiled {
+    pub(crate) template: CompiledTemplate,
+    /// The names that each of the author's own parts takes from its variables.
+    pub(crate) used: Vec<(Part, Vec<String>)>,
+}
+
+/// Compiles and checks every part; `None` when something is wrong, which is among the findings.
+pub(crate) fn compile(
+    source: &TemplateSource,
+    parts: &Parts,
+    limits: &Limits,
+    findings: &mut Vec<Finding>,
+) -> Option<Compiled> {
+    let before = findings.len();
+    if source.subject.trim().is_empty() {
+        findings.push(Finding::new("subject", "is missing", "give the mail a subject"));
+    }
+    if source.mjml.is_some() && source.html.is_some() {
+        findings.push(Finding::new("html", "stands beside mjml", "give the body once, as mjml or as html"));
+    }
+    if source.mjml.is_none() && source.html.is_none() && source.text.is_none() {
+        findings.push(Finding::new("html", "is missing", "give mjml, html or text"));
+    }
+    let subject = parts.get(Part::Subject).map(|woven| woven.text.trim().to_owned()).unwrap_or_default();
+    if subject.contains(['\r', '\n']) {
+        findings.push(Finding::new("subject", "has more than one line", "write it on one line"));
+    }
+    for part in [Part::Subject, Part::Text] {
+        let Some(woven) = parts.get(part) else { continue };
+        findings.extend(syntax(part.name(), &woven.text, limits).map(|finding| woven.place(finding)));
+    }
+    let mut html = None;
+    let own_text = parts.get(Part::Text);
+    let mut text = own_text.map(|woven| woven.text.clone());
+    if let Some((part, woven)) = parts.body() {
+        let mut told = Vec::new();
+        match markup(part.name(), &woven.text, limits, &mut told) {
+            Ok(hidden) => {
+                if text.is_none() {
+                    text = derived_text(part.name(), &hidden, limits, &mut told);
+                }
+                html = Some(hidden.restore(&hidden.text));
+            }
+            Err(finding) => told.push(finding),
+        }
+        findings.extend(told.into_iter().map(|finding| woven.place(finding)));
+    }
+    if findings[before..].iter().any(|finding| finding.severity == Severity::Error) {
+        return None;
+    }
+    let defaults = source.defaults.clone();
+    let template = CompiledTemplate { subject, html, text, defaults, variables: Vec::new() };
+    let body = parts.body().map_or(Part::Html, |(part, _)| part);
+    template.check(own_text.is_some(), body, limits, findings).map(|used| Compiled { template, used })
 }
 
 impl CompiledTemplate {
     /// Parses the compiled parts; tells which variables they want.
-    fn check(&self, limits: &Limits, body: &str) -> Result<Vec<String>, Vec<Finding>> {
+    fn check(
+        &self,
+        has_own_text: bool,
+        body: Part,
+        limits: &Limits,
+        findings: &mut Vec<Finding>,
+    ) -> Option<Vec<(Part, Vec<String>)>> {
         // Inlined styles make a body grow; what is bounded is what the author wrote.
         let roomy = Limits { max_source_bytes: usize::MAX, ..limits.clone() };
         let mut engine = Engine::new(limits);
-        let mut findings = Vec::new();
-        let mut variables = Vec::new();
-        let parts = [("subject", Some(&self.subject)), (HTML, self.html.as_ref()), ("text", self.text.as_ref())];
-        for (name, source) in parts {
+        let mut used = Vec::new();
+        let mut good = true;
+        let parts = [
+            ("subject", Part::Subject, Some(&self.subject)),
+            (HTML, body, self.html.as_ref()),
+            ("text", if has_own_text { Part::Text } else { body }, self.text.as_ref()),
+        ];
+        for (name, part, source) in parts {
             let Some(source) = source else { continue };
             match engine.add(name, source, &roomy) {
-                Ok(_) => variables.extend(engine.variables(name)),
-                Err(finding) => findings.push(finding),
+                Ok(_) => used.push((part, engine.variables(name))),
+                Err(mut finding) => {
+                    if finding.field == HTML {
+                        // Lines of the compiled body are not the author's.
+                        finding.line = None;
+                        finding.field = body.name().to_owned();
+                    }
+                    findings.push(finding);
+                    good = false;
+                }
             }
         }
-        for finding in &mut findings {
-            if finding.field == HTML {
-                // Lines of the compiled body are not the author's.
-                finding.line = None;
-                finding.field = body.to_owned();
-            }
-        }
-        if !findings.is_empty() {
-            return Err(findings);
-        }
-        variables.retain(|name| !self.defaults.contains_key(name.split('.').next().unwrap_or(name)));
-        variables.sort();
-        variables.dedup();
-        Ok(variables)
+        good.then_some(used)
     }
 }
 
@@ -180,13 +238,15 @@ pub(crate) fn derived_text(
     let text = text.filter(|text| !text.trim().is_empty());
     if text.is_none() {
         let fix = "give a text part, for readers without HTML";
-        warnings.push(Finding::new(field, "has no text that a text part could be made from", fix));
+        let problem = "has no text that a text part could be made from";
+        warnings.push(Finding::new(field, problem, fix).graded(Severity::Warning));
     }
     text
 }
 
 fn markup(field: &str, source: &str, limits: &Limits, warnings: &mut Vec<Finding>) -> Result<Protected, Finding> {
     let hidden = hide_tags(field, source, limits)?;
+    inspect::images(field, &hidden, warnings);
     let html = if field == "mjml" { mjml_to_html(&hidden, warnings)? } else { hidden.text.clone() };
     let html = inline_styles(field, &hidden.group_rows(&html))?;
     if let Some((tag, line)) = hidden.lost_in(&html) {
@@ -197,12 +257,13 @@ fn markup(field: &str, source: &str, limits: &Limits, warnings: &mut Vec<Finding
     Ok(hidden.with_text(html))
 }
 
-fn mjml_to_html(hidden: &Protected, warnings: &mut Vec<Finding>) -> Result<String, Finding> {
+pub(crate) fn mjml_to_html(hidden: &Protected, warnings: &mut Vec<Finding>) -> Result<String, Finding> {
     let parsed = mrml::parse(&hidden.text).map_err(|error| mjml_finding(hidden, &error))?;
     for warning in parsed.warnings.iter().take(20) {
         let fix = "see the MJML reference for what this element takes";
         let line = hidden.line_at(warning.span.start);
-        warnings.push(Finding::new("mjml", warning.kind.to_string(), fix).at(Some(line)));
+        let finding = Finding::new("mjml", warning.kind.to_string(), fix).at(Some(line));
+        warnings.push(finding.graded(Severity::Warning));
     }
     parsed
         .element

@@ -3,6 +3,19 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Some readers get less than the author meant.
+    Warning,
+    /// It cannot be taken.
+    #[default]
+    Error,
+}
+
 /// One thing to put right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -15,11 +28,20 @@ pub struct Finding {
     pub problem: String,
     /// What would be taken instead.
     pub fix: String,
+    /// How much it matters.
+    #[serde(default)]
+    pub severity: Severity,
 }
 
 impl Finding {
     pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { field: field.into(), line: None, problem: problem.into(), fix: fix.into() }
+        let (field, problem, fix) = (field.into(), problem.into(), fix.into());
+        Self { field, line: None, problem, fix, severity: Severity::Error }
+    }
+
+    pub(crate) fn graded(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
     }
 
     pub(crate) fn at(mut self, line: Option<usize>) -> Self {

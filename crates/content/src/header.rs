@@ -66,6 +66,16 @@ impl Fields {
         self.marks.extend(other.marks.iter().map(moved));
     }
 
+    /// As [`Self::extend`], without fields of these names.
+    pub(crate) fn extend_without(&mut self, other: &Self, names: &[(String, String)]) {
+        for mark in &other.marks {
+            let name = &other.bytes[mark.start..mark.colon];
+            if !names.iter().any(|(replaced, _)| replaced.as_bytes().eq_ignore_ascii_case(name)) {
+                self.push_whole(&other.bytes[mark.start..mark.end], mark.colon - mark.start);
+            }
+        }
+    }
+
     /// Names and raw values, fold and final CRLF included.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
         self.marks.iter().map(|mark| (&self.bytes[mark.start..mark.colon], &self.bytes[mark.colon + 1..mark.end]))

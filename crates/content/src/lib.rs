@@ -1,7 +1,7 @@
 //! From template and variables to finished, signed MIME.
 //!
-//! The road: [`MailSource`] says what an accepted call wants sent, [`TemplateSource::compile`] turns what
-//! an author wrote into a [`CompiledTemplate`] once, at publish. [`Prepared`] holds the parsed parts of one
+//! The road: [`MailSource`] says what an accepted call wants sent, [`VersionSource::build`] turns what
+//! an author wrote into a [`CompiledTemplate`] for each language once, at publish. [`Prepared`] holds the parsed parts of one
 //! content, is shared by every thread, and renders one recipient's mail at a time.
 //!
 //! Guarantees
@@ -10,12 +10,13 @@
 //!   deterministic.)
 //! - What comes out is strict: CRLF alone ends a line, no line of a generated mail is longer than 998
 //!   octets, header values hold no control characters whatever the variables held.
-//! - A template has no clock, no randomness, no files, no network and no other template to include. It
-//!   ends within its fuel, which bounds time and memory together.
+//! - A template has no clock, no randomness, no files and no network. What it takes in of other templates is put
+//!   in place when it is published, so that a compiled one stands by itself. It ends within its fuel, which bounds
+//!   time and memory together.
 //! - A failure to render is the recipient's alone and names the variable, part and line.
 //!
-//! The template language is MiniJinja without includes, macros and `do`: `{{ name }}`, `if`, `for`, `set`,
-//! `with`, `filter` and `raw`, and the filters, tests and functions that a [`Finding`] lists when another is
+//! The template language is MiniJinja without macros and `do`: `{{ name }}`, `if`, `for`, `set`, `with`, `filter`
+//! and `raw`, in published templates `include`, `extends`, `block` and `super()` with names that stand there, and the filters, tests and functions that a [`Finding`] lists when another is
 //! used. A template cannot make lists grow: `a * b` wants both marked as numbers (`a | float * b | int`),
 //! `a + b` one of them, and texts are joined with `~`. In HTML every value is escaped unless it is marked
 //! `| safe`; in subject, text and header values none is.
@@ -24,29 +25,44 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attachment;
 mod compile;
+mod declare;
 mod dkim;
 mod engine;
 mod error;
 mod finding;
 mod header;
+mod inspect;
+mod language;
+mod library;
 mod limits;
 mod markup;
 mod mime;
+mod overrides;
 mod plain;
 mod prepared;
 mod raw;
 mod source;
 mod validate;
 mod verp;
+mod version;
 mod vet;
+mod weave;
 
+pub use attachment::Attachment;
 pub use compile::{CompiledTemplate, TemplateSource};
+pub use declare::{Declaration, Declared, Misfit, VariableKind};
 pub use dkim::{GeneratedKey, KeyAlgorithm, KeyError, SigningKey};
 pub use error::{ContentError, RenderError};
-pub use finding::Finding;
+pub use finding::{Finding, Severity};
+pub use inspect::clipped_finding;
+pub use language::{Language, LanguageError, choose};
+pub use library::{Included, Ingredient, Library, Pins, Reference};
 pub use limits::Limits;
-pub use prepared::{Prepared, RenderRequest, Rendered};
+pub use overrides::validate_overrides;
+pub use prepared::{Prepared, Preview, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
 pub use validate::validate_raw;
 pub use verp::{message_of_return_path, return_path};
+pub use version::{Built, Report, Rules, Translation, VersionSource};

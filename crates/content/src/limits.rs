@@ -33,6 +33,20 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Addresses in each of Reply-To, To and Cc. Default 50.
     pub max_header_addresses: usize,
+    /// How deep templates may include and extend one another. Default 8.
+    pub max_include_depth: usize,
+    /// Includes and layouts that one part of a template may take in, those within them as well. Default 100.
+    pub max_includes: usize,
+    /// Octets of all parts of one template version, in all its languages, as written. Default 4 MiB.
+    pub max_version_bytes: usize,
+    /// Translations of one template version. Default 50; each is a content of its own.
+    pub max_translations: usize,
+    /// Variables that one template version may declare, those of what it includes as well. Default 200.
+    pub max_variables: usize,
+    /// Files of one mail. Default 50.
+    pub max_attachments: usize,
+    /// Octets of one file, before they are encoded. Default 18 MiB, which make 24.6 MiB of mail.
+    pub max_attachment_bytes: usize,
 }
 
 impl Default for Limits {
@@ -49,6 +63,13 @@ impl Default for Limits {
             max_headers: 50,
             max_header_bytes: 4_096,
             max_header_addresses: 50,
+            max_include_depth: 8,
+            max_includes: 100,
+            max_version_bytes: 4 * 1024 * 1024,
+            max_translations: 50,
+            max_variables: 200,
+            max_attachments: 50,
+            max_attachment_bytes: 18 * 1024 * 1024,
         }
     }
 }

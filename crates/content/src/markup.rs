@@ -359,6 +359,11 @@ impl Protected {
         lost.map(|(_, tag)| (tag.source.as_str(), tag.line))
     }
 
+    /// Whether a name of an attribute stands for a tag, which may give any attribute.
+    pub(crate) fn is_stand_in(&self, name: &str) -> bool {
+        self.stand_in_at(name).is_some()
+    }
+
     /// The stand-ins as plain words instead of comments, for readers that drop comments.
     pub(crate) fn as_words(&self, text: &str) -> String {
         self.rebuild_with(

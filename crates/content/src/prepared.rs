@@ -1,5 +1,6 @@
 //! One content, parsed, and the mails rendered from it.
 
+use crate::attachment::Files;
 use crate::compile::{default_values, derived_text, hide_tags};
 use crate::dkim::BodyHash;
 use crate::engine::{Engine, HTML, Part, Values, scope};
@@ -9,10 +10,10 @@ use crate::raw::RawMail;
 use crate::validate::{feedback_id, https_url, list_id, mailto_url};
 use crate::{
     Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey,
-    Unsubscribe, verp,
+    Unsubscribe, overrides, verp,
 };
 use bytes::Bytes;
-use domain::{CampaignId, EnvelopeSender, Lane, Mailbox, MessageId, TenantId};
+use domain::{CampaignId, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId};
 use minijinja::value::Value;
 use std::borrow::Cow;
 use std::fmt;
@@ -42,6 +43,8 @@ pub struct Prepared {
     lane: Lane,
     return_path: ReturnPath,
     signing_domain: String,
+    files: Files,
+    sandbox: bool,
     utf8: bool,
 }
 
@@ -69,6 +72,8 @@ pub struct RenderRequest<'a> {
     pub recipient: &'a Mailbox,
     /// The recipient's variables: a JSON object, or nothing.
     pub variables: &'a str,
+    /// What the recipient has instead of, or beside, what the content says. A raw mail stays as it is.
+    pub overrides: Option<&'a Overrides>,
     /// The keys that sign, each with a signature of its own.
     pub keys: &'a [SigningKey],
 }
@@ -84,6 +89,21 @@ pub struct Rendered {
     pub smtputf8: bool,
     /// Whether the body needs 8BITMIME. Only raw mail ever does.
     pub eight_bit: bool,
+    /// Whether it is only tried, and to be sent to nobody.
+    pub sandbox: bool,
+}
+
+/// A mail to be looked at, in its parts and as a whole.
+#[derive(Clone)]
+pub struct Preview {
+    /// The subject. Empty for raw mail.
+    pub subject: String,
+    /// The HTML part.
+    pub html: Option<String>,
+    /// The text part.
+    pub text: Option<String>,
+    /// The whole.
+    pub mail: Rendered,
 }
 
 // Neither shows what is in the mail: it may end up in a log.
@@ -99,6 +119,12 @@ impl fmt::Debug for Rendered {
     }
 }
 
+impl fmt::Debug for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preview").field("mail", &self.mail).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared").field("lane", &self.lane).finish_non_exhaustive()
@@ -106,16 +132,33 @@ impl fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    /// Parses a content. `template` and `raw` are what the body names.
+    /// Parses a content without files. `template` and `raw` are what the body names.
     ///
     /// # Errors
-    /// When what the body names is not given, or does not hold what accepting it checked.
+    /// When what the content names is not given, or does not hold what accepting it checked.
     pub fn new(
         source: &MailSource,
         template: Option<&CompiledTemplate>,
         raw: Option<Bytes>,
         limits: &Limits,
     ) -> Result<Self, ContentError> {
+        Self::with_files(source, template, raw, &[], limits)
+    }
+
+    /// As [`Prepared::new`]; `files` holds the octets of each attachment, in their order.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn with_files(
+        source: &MailSource,
+        template: Option<&CompiledTemplate>,
+        raw: Option<Bytes>,
+        files: &[Bytes],
+        limits: &Limits,
+    ) -> Result<Self, ContentError> {
+        if files.len() != source.attachments.len() {
+            return Err(ContentError::Missing("attachment"));
+        }
         if let Some(finding) = source.validate(limits).into_iter().next() {
             return Err(finding.into());
         }
@@ -156,6 +199,8 @@ impl Prepared {
             lane: source.lane,
             return_path: source.return_path.clone(),
             signing_domain: source.signing_domain.to_string(),
+            files: Files::new(source.attachments.iter().zip(files.iter().map(|octets| &octets[..]))),
+            sandbox: source.sandbox,
             utf8: false,
             body,
         };
@@ -235,11 +280,16 @@ impl Prepared {
         if self.own_to {
             fields.push("To", request.recipient.as_str());
         }
+        let overrides = request.overrides.filter(|_| matches!(self.body, PreparedBody::Built { .. }));
+        let replaced = overrides.map_or(&[][..], |own| own.headers.as_slice());
         let built;
         let (body, body_hash, eight_bit): (&[u8], _, _) = match &self.body {
             PreparedBody::Raw(raw) => (&raw.body, raw.body_hash.clone(), raw.eight_bit),
             PreparedBody::Built { subject, html, text } => {
-                let subject = self.engine.render(subject, &scope)?;
+                let subject = match overrides.and_then(|own| own.subject.as_deref()) {
+                    Some(own) => Cow::Borrowed(own),
+                    None => self.engine.render(subject, &scope)?,
+                };
                 fields.push_text("Subject", self.subject(&subject)?);
                 built = self.build(html.as_ref(), text.as_ref(), &scope, &token)?;
                 fields.push("MIME-Version", "1.0");
@@ -255,8 +305,15 @@ impl Prepared {
             fields.push("Message-ID", format!("<{}@{}>", request.message_id, self.signing_domain));
         }
         self.list_fields(&mut fields, &request, &scope)?;
-        fields.extend(&self.shared);
+        if replaced.is_empty() {
+            fields.extend(&self.shared);
+        } else {
+            fields.extend_without(&self.shared, replaced);
+        }
         for (name, label, part) in &self.own {
+            if replaced.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+                continue;
+            }
             let value = self.engine.render(part, &scope)?;
             if let Some(problem) = header::text_problem(value.trim()) {
                 return Err(RenderError::Header { field: label.clone(), problem });
@@ -266,6 +323,7 @@ impl Prepared {
             }
             fields.push_text(name, &value);
         }
+        overrides::push(replaced, &mut fields, &self.limits)?;
         fields.push("X-Mailfleet-Id", &token);
 
         let mut mime = Vec::with_capacity(fields.as_bytes().len() + body.len() + request.keys.len() * 1_200 + 2);
@@ -285,7 +343,24 @@ impl Prepared {
         let smtputf8 = self.utf8
             || request.recipient.needs_smtputf8()
             || envelope_sender.0.as_ref().is_some_and(Mailbox::needs_smtputf8);
-        Ok(Rendered { envelope_sender, mime: mime.into(), smtputf8, eight_bit })
+        Ok(Rendered { envelope_sender, mime: mime.into(), smtputf8, eight_bit, sandbox: self.sandbox })
+    }
+
+    /// Renders one recipient's mail and tells its parts apart.
+    ///
+    /// # Errors
+    /// As [`Prepared::render`].
+    pub fn preview(&self, request: RenderRequest<'_>) -> Result<Preview, RenderError> {
+        let mail = self.render(request)?;
+        let PreparedBody::Built { subject, html, text } = &self.body else {
+            return Ok(Preview { subject: String::new(), html: None, text: None, mail });
+        };
+        let scope = scope(request.variables, &self.defaults, &self.limits)?;
+        let part = |part: &Part| self.engine.render(part, &scope).map(Cow::into_owned);
+        let subject = part(subject)?.trim().to_owned();
+        let html = html.as_ref().map(part).transpose()?;
+        let text = text.as_ref().map(part).transpose()?;
+        Ok(Preview { subject, html, text, mail })
     }
 
     fn subject<'a>(&self, text: &'a str) -> Result<&'a str, RenderError> {
@@ -317,7 +392,7 @@ impl Prepared {
             };
             parts.push(TextPart { subtype, text });
         }
-        Ok(mime::build(&parts, token))
+        Ok(mime::build(&parts, token, &self.files))
     }
 
     fn list_fields(&self, fields: &mut Fields, request: &RenderRequest<'_>, scope: &Value) -> Result<(), RenderError> {

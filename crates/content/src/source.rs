@@ -1,5 +1,6 @@
 //! What an accepted call says about the mail.
 
+use crate::Attachment;
 use domain::{ContentId, DomainName, EnvelopeSender, Lane, Mailbox};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,12 @@ pub struct MailSource {
     pub return_path: ReturnPath,
     /// The domain that signs, and that Message-IDs are made under.
     pub signing_domain: DomainName,
+    /// Files that go along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    /// Whether it is only tried: it is made, and not sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sandbox: bool,
 }
 
 /// The body of a mail.

@@ -41,6 +41,7 @@ impl MailSource {
         }
         self.custom_headers(limits, &mut findings);
         self.inline_body(limits, &mut findings);
+        self.files(limits, &mut findings);
         if let Some(unsubscribe) = &self.unsubscribe {
             unsubscribe_ways(unsubscribe, limits, &mut findings);
         }

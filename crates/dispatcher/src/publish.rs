@@ -177,6 +177,7 @@ fn job(row: Released) -> Job {
         lane: row.lane,
         slot: row.slot,
         variables: row.variables.into(),
+        overrides: row.overrides.map(Into::into).unwrap_or_default(),
         expires_at: row.expires_at,
         alone: row.losses > 0,
     }

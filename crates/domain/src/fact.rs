@@ -65,6 +65,13 @@ pub fn word(kind: FactKind, closing: Option<Closing>) -> &'static str {
     }
 }
 
+/// Every word that [`word`] gives.
+pub fn words() -> Vec<&'static str> {
+    let others = FactKind::ALL.into_iter().filter(|kind| *kind != FactKind::Final);
+    let late = [Closing::Delivered, Closing::Bounced].map(|closing| word(FactKind::Late, Some(closing)));
+    others.map(|kind| word(kind, None)).chain(Closing::ALL.map(Closing::as_str)).chain(late).collect()
+}
+
 /// What a fact tells beyond its key; kept as JSON beside it. Every field is absent when it does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

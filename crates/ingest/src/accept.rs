@@ -17,9 +17,9 @@ use crate::{
 };
 use bus::Job;
 use bytes::Bytes;
-use domain::Lane;
+use domain::{Lane, TenantId};
 use std::{sync::Arc, time::Duration};
-use store::{AcceptCall, AcceptOutcome, Store, StoreError};
+use store::{AcceptCall, AcceptOutcome, Idempotency, NewMessage, Store, StoreError};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::Instant,
@@ -46,6 +46,8 @@ pub struct Acceptor {
     bytes: Arc<Semaphore>,
     retry_after: Duration,
     metrics: Arc<Metrics>,
+    store: Store,
+    clock: Clock,
 }
 
 struct Queued {
@@ -77,7 +79,14 @@ pub fn acceptor(
 ) -> (Acceptor, Arc<Committers>) {
     let (sender, receiver) = mpsc::channel(config.max_queued_calls.get());
     let bytes = Arc::new(Semaphore::new(config.max_queued_bytes / KIB));
-    let acceptor = Acceptor { queue: sender, bytes, retry_after, metrics: metrics.clone() };
+    let acceptor = Acceptor {
+        queue: sender,
+        bytes,
+        retry_after,
+        metrics: metrics.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+    };
     let queue = Mutex::new(receiver);
     (acceptor, Arc::new(Committers { queue, store, clock, launcher, config, metrics }))
 }
@@ -102,10 +111,21 @@ impl Acceptor {
     }
 }
 
+impl Acceptor {
+    /// The answer that is kept for a key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn replay(&self, tenant: TenantId, key: &Idempotency) -> Result<Option<AcceptOutcome>, Fault> {
+        Ok(self.store.replay(tenant, key, self.clock.now()).await?)
+    }
+}
+
 fn weight_of(call: &AcceptCall) -> usize {
     let contents: usize = call.contents.iter().map(|content| content.body.len()).sum();
-    let variables: usize = call.messages.iter().map(|message| message.variables.len()).sum();
-    contents + variables + call.messages.len() * RECIPIENT_OVERHEAD
+    let own = |message: &NewMessage| message.variables.len() + message.overrides.as_ref().map_or(0, String::len);
+    let recipients: usize = call.messages.iter().map(own).sum();
+    contents + recipients + call.messages.len() * RECIPIENT_OVERHEAD
 }
 
 impl Committers {
@@ -250,6 +270,7 @@ impl Committers {
                     site: message.site,
                     lane: message.lane,
                     variables: Bytes::from(message.variables),
+                    overrides: message.overrides.map(Bytes::from).unwrap_or_default(),
                     expires_at: message.expires_at,
                     alone: false,
                 }),

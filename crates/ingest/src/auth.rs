@@ -13,13 +13,15 @@ use std::{
     sync::{Arc, RwLock},
     time::Duration,
 };
-use store::{ApiKey, Store};
+use store::{Actor, ApiKey, Store};
 use tokio::{sync::Semaphore, time::Instant};
 
 /// Names the tenant that a key which administers the fleet acts for.
 pub const TENANT_HEADER: &str = "mailfleet-tenant";
 /// Most keys remembered; above it the oldest looks are forgotten.
 const MAX_REMEMBERED: usize = 20_000;
+/// A secret that does not fit is looked at afresh when the last look is older than this: it may have been rotated.
+const MISFIT_TERM: Duration = Duration::from_secs(1);
 /// Look-ups of keys at the same time, so that made-up ids cannot take all connections.
 const MAX_LOOKUPS: usize = 4;
 
@@ -135,6 +137,11 @@ impl Caller {
         self.key.id
     }
 
+    /// The store, whose changes are entered in the audit log as this caller's by `call`.
+    pub fn acting(&self, store: &Store, call: &'static str) -> Store {
+        store.acting(Actor { key: Some(self.key.id), call })
+    }
+
     /// Whether the key administers the fleet.
     pub fn is_admin(&self) -> bool {
         self.is_admin
@@ -191,22 +198,35 @@ impl KeyRing {
     }
 
     async fn prove(&self, presented: &PresentedKey) -> Result<Arc<ApiKey>, Fault> {
-        let stored = self.look(presented.id).await?;
+        let mut stored = self.look(presented.id, self.term).await?;
+        if stored.as_ref().is_some_and(|key| !self.fits(presented, key)) {
+            stored = self.look(presented.id, self.term.min(MISFIT_TERM)).await?;
+        }
         // An unknown key is compared with nothing: ids are no secret, and the answer is the same.
         let valid = stored.filter(|key| {
-            let proved = presented.proves(&key.secret_sha256);
+            let proved = self.fits(presented, key);
             proved && key.revoked_at.is_none() && key.expires_at.is_none_or(|end| end > self.clock.now())
         });
         valid.ok_or(Fault::Unauthenticated)
     }
 
-    async fn look(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>, Fault> {
-        if let Some(seen) = self.remembered(id) {
+    /// Whether it has the key's secret, or the one before it in its time of grace.
+    fn fits(&self, presented: &PresentedKey, key: &ApiKey) -> bool {
+        presented.proves(&key.secret_sha256)
+            || key
+                .previous
+                .as_ref()
+                .is_some_and(|previous| presented.proves(&previous.sha256) && previous.until > self.clock.now())
+    }
+
+    /// The key as it was at most `term` ago.
+    async fn look(&self, id: ApiKeyId, term: Duration) -> Result<Option<Arc<ApiKey>>, Fault> {
+        if let Some(seen) = self.remembered(id, term) {
             return Ok(seen);
         }
         let _permit = self.lookups.acquire().await.map_err(|_| Fault::Stopping)?;
         // Somebody else may have looked while this call waited its turn.
-        if let Some(seen) = self.remembered(id) {
+        if let Some(seen) = self.remembered(id, term) {
             return Ok(seen);
         }
         // Taken before the look: a revocation after it is seen when the term ends, never later.
@@ -223,9 +243,9 @@ impl KeyRing {
         Ok(key)
     }
 
-    fn remembered(&self, id: ApiKeyId) -> Option<Option<Arc<ApiKey>>> {
+    fn remembered(&self, id: ApiKeyId, term: Duration) -> Option<Option<Arc<ApiKey>>> {
         let seen = self.seen.read().expect("no holder of this lock panics");
-        seen.get(&id).filter(|seen| seen.at.elapsed() < self.term).map(|seen| seen.key.clone())
+        seen.get(&id).filter(|seen| seen.at.elapsed() < term).map(|seen| seen.key.clone())
     }
 
     /// Forgets a key, so that its revocation here is seen at once.

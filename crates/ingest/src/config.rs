@@ -1,6 +1,7 @@
 //! What ingest can be told.
 
 use content::Limits;
+use domain::DomainName;
 use serde::{Deserialize, Serialize};
 use service::ConfigError;
 use std::{
@@ -25,6 +26,8 @@ pub struct IngestConfig {
     pub accept: AcceptConfig,
     /// What goes straight on its way.
     pub fast_lane: FastLaneConfig,
+    /// Bounds on those who watch events.
+    pub watch: WatchConfig,
     /// How long a key is remembered, and so the longest time until a revocation holds everywhere. Smaller: more
     /// look-ups.
     #[serde(with = "humantime_serde")]
@@ -36,6 +39,10 @@ pub struct IngestConfig {
     /// How long the answer to an idempotency key is kept.
     #[serde(with = "humantime_serde")]
     pub idempotency_term: Duration,
+    /// How quotas are kept to.
+    pub quotas: QuotaConfig,
+    /// What to publish in DNS beside DKIM keys.
+    pub dns: DnsConfig,
     /// How often the database's clock, the pauses and the health of the broker are looked at.
     #[serde(with = "humantime_serde")]
     pub look_every: Duration,
@@ -50,9 +57,12 @@ impl Default for IngestConfig {
             server: ServerLimits::default(),
             accept: AcceptConfig::default(),
             fast_lane: FastLaneConfig::default(),
+            watch: WatchConfig::default(),
             key_term: Duration::from_secs(5),
             name_term: Duration::from_secs(1),
             idempotency_term: Duration::from_secs(24 * 3600),
+            quotas: QuotaConfig::default(),
+            dns: DnsConfig::default(),
             look_every: Duration::from_millis(500),
         }
     }
@@ -72,7 +82,16 @@ impl IngestConfig {
         if self.key_term.is_zero() || self.look_every.is_zero() {
             return Err(ConfigError::invalid("ingest.key_term, ingest.look_every", "must be above zero"));
         }
-        Ok(())
+        if self.quotas.term.is_zero() {
+            return Err(ConfigError::invalid("ingest.quotas.term", "must be above zero"));
+        }
+        if self.watch.poll.is_zero() || self.watch.heartbeat.is_zero() || self.watch.page == 0 {
+            return Err(ConfigError::invalid(
+                "ingest.watch.poll, ingest.watch.heartbeat, ingest.watch.page",
+                "must be above zero",
+            ));
+        }
+        self.dns.check()
     }
 }
 
@@ -197,6 +216,96 @@ impl Default for FastLaneConfig {
             in_flight: const { NonZeroUsize::new(64).expect("not zero") },
             park: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// `[ingest.quotas]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// How long a tenant's quotas are remembered, and so the longest time until new ones hold everywhere. Smaller: more
+    /// look-ups.
+    #[serde(with = "humantime_serde")]
+    pub term: Duration,
+    /// How often the backlog of a tenant with a quota on it is counted while calls come. Smaller: more exact with many
+    /// instances, and more work for the database; a count that takes long is made less often by itself.
+    #[serde(with = "humantime_serde")]
+    pub count_every: Duration,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self { term: Duration::from_secs(5), count_every: Duration::from_secs(1) }
+    }
+}
+
+/// `[ingest.dns]`: what is told to publish beside DKIM keys. What is empty is not told, since this fleet cannot know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsConfig {
+    /// The SPF record of return-path domains, which names the addresses or relays that mail leaves from:
+    /// `v=spf1 ip4:192.0.2.1 -all`.
+    pub spf: String,
+    /// The hosts that take bounces, the MX of return-path domains, the preferred one first.
+    pub bounce_hosts: Vec<DomainName>,
+    /// The DMARC record of sending domains. Default: one that asks for nothing.
+    pub dmarc: String,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self { spf: String::new(), bounce_hosts: Vec::new(), dmarc: "v=DMARC1; p=none".to_owned() }
+    }
+}
+
+impl DnsConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if !self.spf.is_empty() && !(self.spf.starts_with("v=spf1 ") && plain(&self.spf)) {
+            return Err(ConfigError::invalid("ingest.dns.spf", "must begin with `v=spf1 ` (RFC 7208, 4.5)"));
+        }
+        if !(self.dmarc.starts_with("v=DMARC1;") && plain(&self.dmarc)) {
+            return Err(ConfigError::invalid("ingest.dns.dmarc", "must begin with `v=DMARC1;` (RFC 7489, 6.3)"));
+        }
+        Ok(())
+    }
+}
+
+/// `[ingest.watch]`: those who watch events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchConfig {
+    /// Most watchers of this process; beyond it they are refused with a delay. Each may have a page in memory.
+    pub max_watchers: usize,
+    /// Most watchers of one tenant in this process, likewise.
+    pub max_per_tenant: usize,
+    /// How often the log is looked at while somebody watches and the broker tells of nothing new. Smaller: events are
+    /// told sooner while the broker is away, and the database is asked more often.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
+    /// How often a watcher is told how far the stream has come while nothing passes his filters.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Entries of the log that one look goes through, of all tenants. Larger: watchers that are behind catch up with
+    /// fewer looks, each of which takes longer and more memory.
+    pub page: u32,
+    /// Looks that are kept for watchers which do not read fast enough; who is further behind reads the log himself.
+    pub kept: NonZeroUsize,
+    /// Watchers that read the log themselves at the same time; each takes a connection to the database while it does.
+    pub readers: NonZeroUsize,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self {
+            max_watchers: 200,
+            max_per_tenant: 10,
+            poll: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(15),
+            page: 500,
+            kept: const { NonZeroUsize::new(64).expect("not zero") },
+            readers: const { NonZeroUsize::new(2).expect("not zero") },
         }
     }
 }

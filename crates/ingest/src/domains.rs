@@ -4,24 +4,28 @@ use crate::{
     Fault,
     auth::Scope,
     clock::Clock,
+    config::DnsConfig,
+    cursor, dns,
     mail::{caller, one_fault},
     validate::Violation,
-    wire::timestamp,
 };
 use content::{GeneratedKey, KeyAlgorithm, SigningKey};
-use domain::{AddressError, DkimKeyId, DomainName, SendingDomainId};
+use domain::{AddressError, DkimKeyId, DomainName, SendingDomainId, TenantId};
 use proto::v1::{
-    CreateDomainRequest, CreateDomainResponse, DnsRecord, GetDomainRequest, GetDomainResponse, SendingDomain,
-    domain_service_server::DomainService,
+    ActivateDomainKeysRequest, ActivateDomainKeysResponse, CreateDomainRequest, CreateDomainResponse, GetDomainRequest,
+    GetDomainResponse, ListDomainsRequest, ListDomainsResponse, RotateDomainKeysRequest, RotateDomainKeysResponse,
+    SendingDomain, domain_service_server::DomainService,
 };
 use service::Sealer;
 use std::sync::Arc;
-use store::{DkimAlgorithm, NewDkimKey, Store};
+use store::{DkimAlgorithm, DomainKey, KeyState, NewDkimKey, Store};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 /// RSA keys that are generated at the same time: each takes a core for a good part of a second.
 const MAX_GENERATIONS: usize = 1;
+/// Most domains of a page.
+const MAX_PAGE: u32 = 500;
 
 /// Keeps sending domains.
 pub struct Domains {
@@ -29,20 +33,32 @@ pub struct Domains {
     clock: Clock,
     /// Absent when no master key is configured: then no key can be stored.
     sealer: Option<Arc<Sealer>>,
+    /// What to publish beside keys.
+    dns: DnsConfig,
     generations: Semaphore,
 }
 
 impl Domains {
     /// Keeps sending domains in this store, their keys sealed.
-    pub fn new(store: Store, clock: Clock, sealer: Option<Arc<Sealer>>) -> Self {
-        Self { store, clock, sealer, generations: Semaphore::new(MAX_GENERATIONS) }
+    pub fn new(store: Store, clock: Clock, sealer: Option<Arc<Sealer>>, dns: DnsConfig) -> Self {
+        Self { store, clock, sealer, dns, generations: Semaphore::new(MAX_GENERATIONS) }
     }
 
-    /// A key of each kind, sealed.
-    async fn keys(&self, now: chrono::DateTime<chrono::Utc>) -> Result<Vec<NewDkimKey>, Fault> {
+    /// A key of each kind, sealed, with selectors that none of `known` has.
+    async fn keys(&self, known: &[DomainKey], now: chrono::DateTime<chrono::Utc>) -> Result<Vec<NewDkimKey>, Fault> {
         let sealer = self.sealer.as_ref().ok_or_else(|| Fault::Internal(Box::new(NoMasterKey)))?;
         let generated = self.generate().await?;
-        generated.iter().map(|key| self.seal(sealer, key, now)).collect()
+        generated.iter().map(|key| self.seal(sealer, key, known, now)).collect()
+    }
+
+    async fn find(&self, tenant: TenantId, name: &str) -> Result<(store::SendingDomain, Vec<DomainKey>), Fault> {
+        let domain = domain_name("domain", name).map_err(one_fault)?;
+        let found = self.store.sending_domain_with_keys(tenant, &domain).await?;
+        found.ok_or(Fault::NotFound { what: "sending domain" })
+    }
+
+    fn wire(&self, (domain, keys): &(store::SendingDomain, Vec<DomainKey>)) -> SendingDomain {
+        dns::wire(domain, keys, &self.dns, self.clock.machine_now())
     }
 
     async fn generate(&self) -> Result<[GeneratedKey; 2], Fault> {
@@ -57,6 +73,7 @@ impl Domains {
         &self,
         sealer: &Sealer,
         key: &GeneratedKey,
+        known: &[DomainKey],
         now: chrono::DateTime<chrono::Utc>,
     ) -> Result<NewDkimKey, Fault> {
         let id = DkimKeyId::new(now);
@@ -64,11 +81,18 @@ impl Domains {
             KeyAlgorithm::Rsa => (DkimAlgorithm::Rsa, "r"),
             KeyAlgorithm::Ed25519 => (DkimAlgorithm::Ed25519, "e"),
         };
-        // The month in the selector tells an operator the age of a key; both kinds stand side by side.
-        let selector = format!("mf{}{word}", now.format("%y%m"));
+        let selector = selector(&format!("mf{}{word}", now.format("%y%m")), known);
         let sealed = sealer.seal(&press::dkim_aad(id), &key.pkcs8).map_err(|error| Fault::Internal(Box::new(error)))?;
         Ok(NewDkimKey { id, selector, algorithm, sealed_private_key: sealed, dns_txt: key.dns_txt.clone() })
     }
+}
+
+/// The month in the selector tells an operator the age of a key; both kinds stand side by side. A selector is never
+/// used twice: what caches hold of the old key would refuse the new one's mail.
+fn selector(base: &str, known: &[DomainKey]) -> String {
+    let free = |selector: &String| known.iter().all(|key| key.selector != *selector);
+    let numbered = (2..).map(|number| format!("{base}{number}"));
+    std::iter::once(base.to_owned()).chain(numbered).find(free).expect("there are more numbers than keys")
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,41 +109,14 @@ fn domain_name(field: &str, text: &str) -> Result<DomainName, Violation> {
     })
 }
 
-fn wire<'a>(
-    domain: &store::SendingDomain,
-    keys: impl Iterator<Item = (DkimAlgorithm, &'a str, &'a str)>,
-) -> SendingDomain {
-    let name = domain.domain.as_str();
-    let txt = |name: String, value: &str, purpose: &str| DnsRecord {
-        r#type: "TXT".to_owned(),
-        name,
-        value: value.to_owned(),
-        purpose: purpose.to_owned(),
-    };
-    let mut dns_records: Vec<DnsRecord> = keys
-        .map(|(algorithm, selector, value)| {
-            let purpose = format!("dkim-{}", algorithm.as_str());
-            txt(format!("{selector}._domainkey.{name}"), value, &purpose)
-        })
-        .collect();
-    dns_records.push(txt(format!("_dmarc.{name}"), "v=DMARC1; p=none", "dmarc"));
-    SendingDomain {
-        domain_id: domain.id.to_string(),
-        domain: name.to_owned(),
-        return_path_domain: domain.return_path_domain.as_str().to_owned(),
-        created_at: Some(timestamp(domain.created_at)),
-        dns_records,
-        unsigned: domain.unsigned,
-    }
-}
-
 #[tonic::async_trait]
 impl DomainService for Domains {
     async fn create_domain(
         &self,
         request: Request<CreateDomainRequest>,
     ) -> Result<Response<CreateDomainResponse>, Status> {
-        let tenant = caller(&request)?.tenant(Scope::Domains)?;
+        let caller = caller(&request)?;
+        let tenant = caller.tenant(Scope::Domains)?;
         let request = request.into_inner();
         let domain = domain_name("domain", &request.domain).map_err(one_fault)?;
         let return_path_domain = if request.return_path_domain.is_empty() {
@@ -136,7 +133,7 @@ impl DomainService for Domains {
             return Err(Fault::NameTaken { what: "this sending domain" }.into());
         }
         let now = self.clock.machine_now();
-        let keys = if request.unsigned { Vec::new() } else { self.keys(now).await? };
+        let keys = if request.unsigned { Vec::new() } else { self.keys(&[], now).await? };
         let stored = store::SendingDomain {
             id: SendingDomainId::new(now),
             tenant,
@@ -145,18 +142,72 @@ impl DomainService for Domains {
             unsigned: request.unsigned,
             created_at: now,
         };
-        self.store.create_sending_domain(&stored, &keys).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "DomainService.CreateDomain");
+        store.create_sending_domain(&stored, &keys).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant, domain.id = %stored.id, "created a sending domain");
-        let keys = keys.iter().map(|key| (key.algorithm, key.selector.as_str(), key.dns_txt.as_str()));
-        Ok(Response::new(CreateDomainResponse { domain: Some(wire(&stored, keys)) }))
+        let made = self.find(tenant, stored.domain.as_str()).await?;
+        Ok(Response::new(CreateDomainResponse { domain: Some(self.wire(&made)) }))
     }
 
     async fn get_domain(&self, request: Request<GetDomainRequest>) -> Result<Response<GetDomainResponse>, Status> {
         let tenant = caller(&request)?.tenant(Scope::Domains)?;
-        let domain = domain_name("domain", &request.get_ref().domain).map_err(one_fault)?;
-        let found = self.store.sending_domain(tenant, &domain).await.map_err(Fault::from)?;
-        let (stored, keys) = found.ok_or(Fault::NotFound { what: "sending domain" })?;
-        let keys = keys.iter().map(|key| (key.algorithm, key.selector.as_str(), key.dns_txt.as_str()));
-        Ok(Response::new(GetDomainResponse { domain: Some(wire(&stored, keys)) }))
+        let found = self.find(tenant, &request.get_ref().domain).await?;
+        Ok(Response::new(GetDomainResponse { domain: Some(self.wire(&found)) }))
+    }
+
+    async fn list_domains(
+        &self,
+        request: Request<ListDomainsRequest>,
+    ) -> Result<Response<ListDomainsResponse>, Status> {
+        let tenant = caller(&request)?.tenant(Scope::Domains)?;
+        let request = request.get_ref();
+        let size = cursor::size(request.page_size, MAX_PAGE).map_err(one_fault)?;
+        let name = |parts: &[&str]| parts.first().map(|name| (*name).to_owned());
+        let after = cursor::place(&request.page_token, name).map_err(one_fault)?.unwrap_or_default();
+        let mut found = self.store.sending_domains(tenant, &after, size + 1).await.map_err(Fault::from)?;
+        let next_page_token = cursor::cut(&mut found, size, |(domain, _)| vec![domain.domain.as_str().to_owned()]);
+        let domains = found.iter().map(|domain| self.wire(domain)).collect();
+        Ok(Response::new(ListDomainsResponse { domains, next_page_token }))
+    }
+
+    async fn rotate_domain_keys(
+        &self,
+        request: Request<RotateDomainKeysRequest>,
+    ) -> Result<Response<RotateDomainKeysResponse>, Status> {
+        let caller = caller(&request)?;
+        let tenant = caller.tenant(Scope::Domains)?;
+        let name = &request.get_ref().domain;
+        let (domain, keys) = self.find(tenant, name).await?;
+        if domain.unsigned {
+            return Err(Fault::DomainUnsigned { domain: domain.domain.as_str().to_owned() }.into());
+        }
+        // Before keys are made, which is expensive; the store has the last word.
+        if keys.iter().all(|key| key.state != KeyState::Pending) {
+            let now = self.clock.machine_now();
+            let made = self.keys(&keys, now).await?;
+            let store = caller.acting(&self.store, "DomainService.RotateDomainKeys");
+            store.rotate_domain_keys(tenant, domain.id, &made, now).await.map_err(Fault::from)?;
+            tracing::info!(tenant.id = %tenant, domain.id = %domain.id, "made pending keys of a sending domain");
+        }
+        let found = self.find(tenant, name).await?;
+        Ok(Response::new(RotateDomainKeysResponse { domain: Some(self.wire(&found)) }))
+    }
+
+    async fn activate_domain_keys(
+        &self,
+        request: Request<ActivateDomainKeysRequest>,
+    ) -> Result<Response<ActivateDomainKeysResponse>, Status> {
+        let caller = caller(&request)?;
+        let tenant = caller.tenant(Scope::Domains)?;
+        let name = &request.get_ref().domain;
+        let (domain, _) = self.find(tenant, name).await?;
+        let store = caller.acting(&self.store, "DomainService.ActivateDomainKeys");
+        let now = self.clock.machine_now();
+        if !store.activate_domain_keys(tenant, domain.id, now).await.map_err(Fault::from)? {
+            return Err(Fault::NoPendingKeys { domain: domain.domain.as_str().to_owned() }.into());
+        }
+        tracing::info!(tenant.id = %tenant, domain.id = %domain.id, "activated the pending keys of a sending domain");
+        let found = self.find(tenant, name).await?;
+        Ok(Response::new(ActivateDomainKeysResponse { domain: Some(self.wire(&found)) }))
     }
 }

@@ -16,8 +16,11 @@ use tower::{Layer, Service};
 
 /// Paths of the API; health and reflection need no key.
 const API: &str = "/mailfleet.v1.";
-/// The call that lasts: only its start has a deadline of the server's.
-const STREAM: &str = "/mailfleet.v1.MailService/StreamMessages";
+/// The calls that last: only their start has a deadline of the server's.
+const STREAMS: [&str; 2] =
+    ["/mailfleet.v1.MailService/StreamMessages", "/mailfleet.v1.SuppressionService/ImportSuppressions"];
+/// Above every number of `ErrorReason`, which have gaps.
+const MAX_REASON: i32 = 1_000;
 /// How long before the caller's deadline the answer is given up, so that it is ours and names the right code.
 const MARGIN: Duration = Duration::from_millis(10);
 
@@ -88,7 +91,7 @@ where
                 Err(_) => return Ok(gate.refuse(Fault::DeadlineExceeded)),
             };
             request.extensions_mut().insert(caller);
-            if path == STREAM {
+            if STREAMS.contains(&path.as_str()) {
                 return inner.call(request).await;
             }
             match tokio::time::timeout(limit, inner.call(request)).await {
@@ -116,8 +119,8 @@ impl Gate {
         let Some(status) = response.extensions().get::<Status>() else { return };
         use tonic_types::StatusExt;
         let reason = status.get_details_error_info().map_or_else(String::new, |info| info.reason);
-        let known = (0..).map_while(|code| proto::v1::ErrorReason::try_from(code).ok()).map(reason_name);
-        let reason = known.into_iter().find(|name| *name == reason).unwrap_or("OTHER");
+        let known = proto::v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}"));
+        let reason = known.map_or("OTHER", reason_name);
         self.metrics.count_refusal(reason);
     }
 }

@@ -8,14 +8,17 @@ use crate::{
     accept::{Accepted, Acceptor},
     clock::Clock,
     holds::Holds,
+    languages::Chosen,
+    mail::one_fault,
     metrics::Metrics,
-    names::Names,
+    names::{Identity, Names},
+    quota::QuotaBook,
     sites::Sites,
-    validate::{self, ContentDraft, Faults, MailDraft, Violation, api_field},
+    validate::{self, ContentDraft, Faults, MailDraft, Shared, Violation, api_field},
 };
 use chrono::{DateTime, Utc};
-use content::{Body, Limits, MailSource, ReturnPath};
-use domain::{BatchId, ContentId, Lane, MessageId, SiteId, TenantId};
+use content::{Attachment, Body, Limits, MailSource, ReturnPath};
+use domain::{BatchId, ContentId, Labels, Lane, MessageId, SiteId, TenantId};
 use prost::Message;
 use proto::v1::{self, ErrorReason};
 use sha2::{Digest, Sha256};
@@ -24,12 +27,14 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use store::{AcceptCall, ContentKind, Idempotency, NewContent, NewMessage};
+use store::{AcceptCall, AcceptOutcome, ContentKind, Idempotency, NewContent, NewMessage, Replay};
 
 /// Contents above this are looked at off the reactor, since that takes milliseconds.
 const LARGE: usize = 16 * 1024;
 /// Most contents remembered as good; above it all are forgotten.
 const MAX_GOOD: usize = 100_000;
+/// Most octets that a mail may bring along and still go straight to the renderers.
+const MAX_STRAIGHT: u64 = 256 * 1024;
 
 /// What differs between the calls that take mail in.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +72,16 @@ pub struct Taken {
     pub replayed: bool,
 }
 
+/// What a call's mail is made from.
+struct Stock {
+    /// The content of kind mail.
+    id: ContentId,
+    /// Whether it may go straight to the renderers.
+    is_light: bool,
+    /// It, and what comes along with it.
+    contents: Vec<NewContent>,
+}
+
 /// Takes mail in.
 pub struct Intake {
     /// The group commit.
@@ -77,6 +92,8 @@ pub struct Intake {
     pub names: Arc<Names>,
     /// The sites of recipients.
     pub sites: Sites,
+    /// What tenants may send.
+    pub quotas: Arc<QuotaBook>,
     /// What keeps mail from going straight.
     pub holds: Arc<Holds>,
     /// Bounds on contents.
@@ -123,7 +140,14 @@ impl Intake {
         });
         let size = u32::try_from(request.recipients.len()).unwrap_or(u32::MAX);
         let draft = validate::mail(&mut faults, request.mail, kind.lane, now);
-        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients));
+        // Of a mail at fault nothing is known; its recipients are looked at all the same.
+        let unnamed = Labels::default();
+        let shared = Shared {
+            labels: draft.as_ref().map_or(&unnamed, |draft| &draft.labels),
+            is_raw: draft.as_ref().is_some_and(|draft| matches!(draft.content, ContentDraft::Raw(_))),
+            limits: &self.limits,
+        };
+        let recipients = faults.take(validate::recipients(request.recipients, kind.max_recipients, shared));
         let recipients = recipients.map(|mut looked| {
             if !kind.partial {
                 looked.refused.drain(..).for_each(|(_, violation)| faults.push(violation));
@@ -131,10 +155,22 @@ impl Intake {
             looked
         });
         let (draft, recipients) = faults.finish(draft.zip(recipients))?;
-        if recipients.accepted.is_empty() {
-            return Err(Fault::NoRecipientLeft(recipients.refused.into_iter().map(|(_, fault)| fault).collect()));
+        let Chosen { recipients, templates, of } = self.choose(tenant, &draft, recipients).await?;
+        if recipients.accepted.is_empty() || (!kind.partial && !recipients.refused.is_empty()) {
+            let faults = recipients.refused.into_iter().map(|(_, fault)| fault).collect();
+            return Err(if kind.partial { Fault::NoRecipientLeft(faults) } else { Fault::Invalid(faults) });
         }
-        let (content, contents) = self.content(tenant, &draft).await?;
+        let mut stocks = Vec::with_capacity(templates.len());
+        for template in templates {
+            stocks.push(self.content(tenant, &draft, template).await?);
+        }
+        let own_tags =
+            recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
+        let labels = Labels { own_tags, ..draft.labels.clone() };
+        let quota = match self.quotas.take(tenant, recipients.accepted.len()).await {
+            Ok(quota) => quota,
+            Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
+        };
         let batch = BatchId::new(self.clock.machine_now());
         let call = AcceptCall {
             tenant,
@@ -143,56 +179,83 @@ impl Intake {
             size,
             refused: to_stored(&recipients.refused),
             idempotency,
-            contents,
-            messages: self.messages(tenant, &draft, batch, content, recipients.accepted, now).await,
+            labels,
+            messages: self
+                .messages(tenant, &draft, batch, |at| &stocks[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
+                .await,
+            contents: each_once(stocks),
         };
-        match self.acceptor.accept(call).await? {
+        let accepted = self.acceptor.accept(call).await;
+        match &accepted {
+            // Whether something was stored is not known: it counts.
+            Ok(Accepted::Fresh) | Err(Fault::Unavailable(_)) => {}
+            Ok(Accepted::Replayed(_)) | Err(_) => quota.give_back().await,
+        }
+        match accepted? {
             Accepted::Fresh => {
                 self.metrics.recipients_refused.inc_by(u64::try_from(recipients.refused.len()).unwrap_or(0));
                 Ok(Taken { batch, size, refused: recipients.refused, replayed: false })
             }
-            Accepted::Replayed(replay) => Ok(Taken {
-                batch: replay.batch,
-                size: replay.size,
-                refused: from_stored(&replay.refused),
-                replayed: true,
-            }),
+            Accepted::Replayed(replay) => Ok(replay.into()),
         }
     }
 
-    /// The content of kind mail, and the contents that come along.
-    async fn content(&self, tenant: TenantId, draft: &MailDraft) -> Result<(ContentId, Vec<NewContent>), Fault> {
+    /// The answer to the first call under this key, whatever quota is left now; `fault` when there was none.
+    async fn repeat_or(&self, tenant: TenantId, key: Option<&Idempotency>, fault: Fault) -> Result<Taken, Fault> {
+        if let (Some(key), Fault::QuotaExceeded { .. }) = (key, &fault) {
+            match self.acceptor.replay(tenant, key).await? {
+                Some(AcceptOutcome::Replayed(replay)) => return Ok(replay.into()),
+                Some(AcceptOutcome::KeyReused) => return Err(Fault::KeyReused),
+                Some(AcceptOutcome::Accepted { .. }) | None => {}
+            }
+        }
+        Err(fault)
+    }
+
+    /// The content of kind mail, and the contents that come along; `template` is the one that a template draft means.
+    async fn content(&self, tenant: TenantId, draft: &MailDraft, template: Option<ContentId>) -> Result<Stock, Fault> {
         let identity = self.names.identity(tenant, &draft.from.mailbox.domain()).await?;
-        let mut contents = Vec::with_capacity(2);
+        let mut contents = Vec::with_capacity(2 + draft.files.len());
+        let mut attachments = Vec::with_capacity(draft.files.len());
+        for file in &draft.files {
+            let id = ContentId::of(tenant, &[b"attachment", &file.octets]);
+            contents.push(NewContent { id, kind: ContentKind::Attachment, body: file.octets.to_vec(), carried: 0 });
+            attachments.push(Attachment {
+                content: id,
+                octets: file.octets.len() as u64,
+                file_name: file.name.clone(),
+                content_type: file.media_type.clone(),
+                content_id: file.shown_as.clone(),
+            });
+        }
         let mut raw = None;
         let body = match &draft.content {
-            ContentDraft::Template { template, version } => {
-                Body::Template { content: self.names.version(tenant, template, *version).await? }
+            ContentDraft::Template { .. } => {
+                let unknown = Fault::TemplateUnknown { field: "mail.template.template" };
+                Body::Template { content: template.ok_or(unknown)? }
             }
             ContentDraft::Inline { subject, html, text } => {
                 Body::Inline { subject: subject.clone(), html: html.clone(), text: text.clone() }
             }
             ContentDraft::Raw(octets) => {
                 let id = ContentId::of(tenant, &[b"raw", octets]);
-                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec() });
+                contents.push(NewContent { id, kind: ContentKind::Raw, body: octets.to_vec(), carried: 0 });
                 raw = Some(octets.clone());
                 Body::Raw { content: id }
             }
         };
-        let source = MailSource {
-            from: draft.from.clone(),
-            reply_to: draft.reply_to.clone(),
-            to_header: draft.to_header.clone(),
-            cc_header: draft.cc_header.clone(),
-            headers: draft.headers.clone(),
-            body,
-            unsubscribe: draft.unsubscribe.clone(),
-            list_id: draft.list_id.clone(),
-            feedback_id: None,
-            lane: draft.lane,
-            return_path: ReturnPath::PerMessage(identity.return_path),
-            signing_domain: identity.signing,
-        };
+        let source = mail_source(draft, body, identity, attachments);
+        let carried = carried(&source, raw.as_ref());
+        if source.estimated_octets() > self.limits.max_message_bytes as u64 && !source.attachments.is_empty() {
+            return Err(one_fault(Violation::of(
+                ErrorReason::MailTooLarge,
+                "mail.attachments",
+                format!(
+                    "make the mail too large; keep it within {} octets, of which attachments take 37 % more than they have",
+                    self.limits.max_message_bytes
+                ),
+            )));
+        }
         let stored = serde_json::to_vec(&source).map_err(|error| Fault::Internal(Box::new(error)))?;
         let id = ContentId::of(tenant, &[b"mail", &stored]);
         if !self.good.has(id) {
@@ -218,41 +281,90 @@ impl Intake {
             }
             self.good.add(id);
         }
-        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored });
-        Ok((id, contents))
+        contents.push(NewContent { id, kind: ContentKind::Mail, body: stored, carried });
+        Ok(Stock { id, is_light: carried <= MAX_STRAIGHT, contents })
     }
 
-    async fn messages(
+    async fn messages<'a>(
         &self,
         tenant: TenantId,
         draft: &MailDraft,
         batch: BatchId,
-        content: ContentId,
+        stock_of: impl Fn(usize) -> &'a Stock,
         recipients: Vec<validate::Accepted>,
         now: DateTime<Utc>,
     ) -> Vec<NewMessage> {
-        let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
-        let sites: Vec<SiteId> = recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect();
+        let sites: Vec<SiteId> = if draft.labels.sandbox {
+            vec![SiteId::sandbox(); recipients.len()]
+        } else {
+            let sites = self.sites.of(recipients.iter().map(|one| one.mailbox.domain_str())).await;
+            recipients.iter().map(|one| sites[one.mailbox.domain_str()].clone()).collect()
+        };
         let straight = draft.lane == Lane::Transactional && draft.times.send_at.is_none();
-        let message = |(recipient, site): (validate::Accepted, SiteId)| {
-            let goes = straight && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
+        let message = |(at, (recipient, site)): (usize, (validate::Accepted, SiteId))| {
+            let stock = stock_of(at);
+            // The dispatcher counts the octets of what it releases; what goes straight is counted by number alone.
+            let goes =
+                straight && stock.is_light && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
             NewMessage {
                 id: MessageId::of_batch(batch, recipient.position),
-                content,
+                content: stock.id,
                 recipient: recipient.mailbox,
                 variables: recipient.variables,
                 lane: draft.lane,
                 site,
                 due: (!goes).then(|| draft.times.send_at.unwrap_or(now)),
                 expires_at: draft.times.expires_at,
+                overrides: recipient.overrides.and_then(|own| serde_json::to_string(&own).ok()),
             }
         };
-        recipients.into_iter().zip(sites).map(message).collect()
+        recipients.into_iter().zip(sites).enumerate().map(message).collect()
     }
 }
 
-/// What tells a repeat from another request under the same key. The encoding of a message without maps is the same
-/// for the same message.
+/// The contents of a call, of which those in several languages have their files in common.
+fn each_once(stocks: Vec<Stock>) -> Vec<NewContent> {
+    let mut seen = HashSet::new();
+    stocks.into_iter().flat_map(|stock| stock.contents).filter(|content| seen.insert(content.id)).collect()
+}
+
+/// What the recipients of a call share, as it is stored.
+pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity, attachments: Vec<Attachment>) -> MailSource {
+    MailSource {
+        from: draft.from.clone(),
+        reply_to: draft.reply_to.clone(),
+        to_header: draft.to_header.clone(),
+        cc_header: draft.cc_header.clone(),
+        headers: draft.headers.clone(),
+        body,
+        unsubscribe: draft.unsubscribe.clone(),
+        list_id: draft.list_id.clone(),
+        feedback_id: None,
+        lane: draft.lane,
+        return_path: ReturnPath::PerMessage(identity.return_path),
+        signing_domain: identity.signing,
+        attachments,
+        sandbox: draft.labels.sandbox,
+    }
+}
+
+impl From<Replay> for Taken {
+    fn from(replay: Replay) -> Self {
+        Self { batch: replay.batch, size: replay.size, refused: from_stored(&replay.refused), replayed: true }
+    }
+}
+
+/// Octets of the contents that a mail names, as they travel. A template's are not known here, and are bounded.
+fn carried(source: &MailSource, raw: Option<&bytes::Bytes>) -> u64 {
+    match raw {
+        Some(raw) => raw.len() as u64,
+        None if source.attachments.is_empty() => 0,
+        None => source.estimated_octets(),
+    }
+}
+
+/// What tells a repeat from another request under the same key. Equal messages have equal encodings, since their maps
+/// are sorted.
 fn digest(name: &str, request: &v1::SendBatchRequest) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(name.as_bytes());
@@ -295,7 +407,7 @@ mod tests {
     #[test]
     fn another_body_or_another_call_has_another_digest() {
         let request = |email: &str| v1::SendBatchRequest {
-            recipients: vec![v1::Recipient { email: email.to_owned(), variables_json: String::new() }],
+            recipients: vec![v1::Recipient { email: email.to_owned(), ..v1::Recipient::default() }],
             idempotency_key: "k".to_owned(),
             ..Default::default()
         };

@@ -16,33 +16,43 @@
 //! - Between commit and publish: released rows, which the dispatcher's repair releases again.
 
 mod accept;
+mod analytics;
 mod auth;
 mod clock;
 mod config;
 mod connections;
+mod cursor;
+mod dead_letters;
+mod dns;
 mod domains;
 mod gate;
 mod holds;
 mod intake;
+mod languages;
 mod launch;
+mod list;
 mod mail;
 mod message;
 mod metrics;
 mod names;
+mod pages;
 mod queues;
+mod quota;
 mod server;
 mod sites;
 mod status;
 mod suppressions;
 mod templates;
 mod tenants;
+mod transfers;
 mod validate;
+mod watch;
 mod wire;
 
 pub mod keys;
 
 pub use auth::{Scope, TENANT_HEADER};
-pub use config::{AcceptConfig, FastLaneConfig, IngestConfig, ServerLimits};
+pub use config::{AcceptConfig, DnsConfig, FastLaneConfig, IngestConfig, QuotaConfig, ServerLimits, WatchConfig};
 pub use metrics::Metrics;
 pub use server::{Ingest, IngestError, Neighbours};
 pub use status::{ERROR_DOMAIN, Fault, MAX_VIOLATIONS};

@@ -4,9 +4,10 @@ use crate::{
     Fault,
     auth::{Caller, KeyRing, Scope},
     intake::{Intake, Kind, Taken},
-    message,
+    list, message,
     status::reason_name,
     validate::id,
+    watch::Watchers,
     wire::duration,
 };
 use domain::{BatchId, MessageId};
@@ -17,8 +18,9 @@ use futures_util::{
 use prost::Message;
 use proto::v1::{
     CancelBatchRequest, CancelBatchResponse, CancelMessageRequest, CancelMessageResponse, GetMessageRequest,
-    GetMessageResponse, RecipientResult, SendBatchRequest, SendBatchResponse, SendMessageRequest, SendMessageResponse,
-    StreamMessagesRequest, StreamMessagesResponse, StreamRefusal, mail_service_server::MailService,
+    GetMessageResponse, ListMessagesRequest, ListMessagesResponse, RecipientResult, SendBatchRequest,
+    SendBatchResponse, SendMessageRequest, SendMessageResponse, StreamMessagesRequest, StreamMessagesResponse,
+    StreamRefusal, WatchEventsRequest, WatchEventsResponse, mail_service_server::MailService,
     recipient_result::Outcome, stream_messages_response,
 };
 use service::Lifecycle;
@@ -45,6 +47,8 @@ pub struct Mail {
     pub stream_window: usize,
     /// Octets of one stream, likewise.
     pub stream_bytes: usize,
+    /// Those who watch events.
+    pub watchers: Arc<Watchers>,
 }
 
 /// The caller that the gate found.
@@ -161,6 +165,7 @@ fn batch_response(taken: Taken) -> SendBatchResponse {
 #[tonic::async_trait]
 impl MailService for Mail {
     type StreamMessagesStream = BoxStream<'static, Result<StreamMessagesResponse, Status>>;
+    type WatchEventsStream = BoxStream<'static, Result<WatchEventsResponse, Status>>;
 
     async fn send_message(
         &self,
@@ -183,6 +188,22 @@ impl MailService for Mail {
         let caller = caller(&request)?;
         caller.tenant(Scope::Send)?;
         Ok(Response::new(self.answers(caller, request.into_inner())))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<ListMessagesRequest>,
+    ) -> Result<Response<ListMessagesResponse>, Status> {
+        let tenant = caller(&request)?.tenant(Scope::Read)?;
+        Ok(Response::new(list::page(&self.store, tenant, request.get_ref()).await?))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(self.watchers.watch(caller, request.into_inner(), self.life.clone()).await?))
     }
 
     async fn get_message(&self, request: Request<GetMessageRequest>) -> Result<Response<GetMessageResponse>, Status> {

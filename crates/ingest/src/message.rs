@@ -1,9 +1,9 @@
 //! A message as its owner is told about it.
 
 use crate::wire::timestamp;
-use domain::{Closing, fact};
-use proto::v1::{GetMessageResponse, MessageEvent, MessageState};
-use store::{Event, MessageView, Whereabouts};
+use domain::{Closing, Lane, fact};
+use proto::v1::{self, GetMessageResponse, MessageEvent, MessageState, MessageSummary, WatchedEvent};
+use store::{Event, Listed, LogEntry, MessageView, Place, Whereabouts};
 
 /// The answer to `GetMessage`.
 pub fn answer(view: MessageView) -> GetMessageResponse {
@@ -28,6 +28,9 @@ pub fn answer(view: MessageView) -> GetMessageResponse {
         expires_at: Some(timestamp(view.expires_at)),
         site: view.site.to_string(),
         timeline: view.events.into_iter().map(event).collect(),
+        tags: view.labels.tags,
+        metadata: view.labels.metadata,
+        sandbox: view.labels.sandbox,
     }
 }
 
@@ -39,13 +42,84 @@ pub const fn state(whereabouts: &Whereabouts) -> MessageState {
         Whereabouts::Released { .. } | Whereabouts::Moving => MessageState::Released,
         Whereabouts::Sending { .. } => MessageState::Sending,
         Whereabouts::InDoubt { .. } => MessageState::InDoubt,
-        Whereabouts::Closed(Closing::Delivered) => MessageState::Delivered,
-        Whereabouts::Closed(Closing::Bounced) => MessageState::Bounced,
-        Whereabouts::Closed(Closing::Expired) => MessageState::Expired,
-        Whereabouts::Closed(Closing::Cancelled) => MessageState::Cancelled,
-        Whereabouts::Closed(Closing::Suppressed) => MessageState::Suppressed,
-        Whereabouts::Closed(Closing::Failed) => MessageState::Failed,
-        Whereabouts::Closed(Closing::Unknown) => MessageState::Unknown,
+        Whereabouts::Closed(closing) => closed(*closing),
+    }
+}
+
+const fn closed(closing: Closing) -> MessageState {
+    match closing {
+        Closing::Delivered => MessageState::Delivered,
+        Closing::Bounced => MessageState::Bounced,
+        Closing::Expired => MessageState::Expired,
+        Closing::Cancelled => MessageState::Cancelled,
+        Closing::Suppressed => MessageState::Suppressed,
+        Closing::Failed => MessageState::Failed,
+        Closing::Unknown => MessageState::Unknown,
+    }
+}
+
+/// The state of a message in a list.
+const fn listed_state(place: Place) -> MessageState {
+    match place {
+        Place::Waiting => MessageState::Queued,
+        Place::Released => MessageState::Released,
+        Place::Sending => MessageState::Sending,
+        Place::InDoubt => MessageState::InDoubt,
+        Place::Closed(closing) => closed(closing),
+    }
+}
+
+/// The place that a state of the wire is; `None` for the unspecified one.
+pub const fn place(state: MessageState) -> Option<Place> {
+    match state {
+        MessageState::Unspecified => None,
+        MessageState::Queued => Some(Place::Waiting),
+        MessageState::Released => Some(Place::Released),
+        MessageState::Sending => Some(Place::Sending),
+        MessageState::InDoubt => Some(Place::InDoubt),
+        MessageState::Delivered => Some(Place::Closed(Closing::Delivered)),
+        MessageState::Bounced => Some(Place::Closed(Closing::Bounced)),
+        MessageState::Expired => Some(Place::Closed(Closing::Expired)),
+        MessageState::Cancelled => Some(Place::Closed(Closing::Cancelled)),
+        MessageState::Suppressed => Some(Place::Closed(Closing::Suppressed)),
+        MessageState::Failed => Some(Place::Closed(Closing::Failed)),
+        MessageState::Unknown => Some(Place::Closed(Closing::Unknown)),
+    }
+}
+
+/// A message in a list.
+pub fn summary(listed: Listed) -> MessageSummary {
+    MessageSummary {
+        message_id: listed.id.to_string(),
+        batch_id: listed.batch.to_string(),
+        campaign_id: listed.campaign.map_or_else(String::new, |id| id.to_string()),
+        recipient: listed.recipient.to_string(),
+        state: listed_state(listed.place).into(),
+        accepted_at: Some(timestamp(listed.id.created_at())),
+        closed_at: listed.closed_at.map(timestamp),
+        tags: listed.labels.tags,
+        metadata: listed.labels.metadata,
+        sandbox: listed.labels.sandbox,
+    }
+}
+
+/// An entry of the log as a watcher is told about it.
+pub fn watched(entry: LogEntry) -> WatchedEvent {
+    let lane = match entry.lane {
+        Lane::Transactional => v1::Lane::Transactional,
+        Lane::Bulk => v1::Lane::Bulk,
+    };
+    WatchedEvent {
+        message_id: entry.message.to_string(),
+        batch_id: entry.batch.to_string(),
+        campaign_id: entry.campaign.map_or_else(String::new, |id| id.to_string()),
+        recipient: entry.recipient.to_string(),
+        lane: lane.into(),
+        site: entry.site.to_string(),
+        event: Some(event(entry.event)),
+        tags: entry.labels.tags,
+        metadata: entry.labels.metadata,
+        sandbox: entry.labels.sandbox,
     }
 }
 
@@ -90,6 +164,7 @@ fn event(event: Event) -> MessageEvent {
         host: detail.host.unwrap_or_default(),
         tls: detail.tls.unwrap_or_default(),
         next_attempt_at: detail.next_at.map(timestamp),
+        route: detail.route.unwrap_or_default(),
         took: detail.took_ms.map(|millis| crate::wire::duration(std::time::Duration::from_millis(millis))),
     }
 }

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub launched: Family<LaunchLabels, Counter>,
     /// Open connections.
     pub connections: Gauge,
+    /// Open streams of events.
+    pub watchers: Gauge,
 }
 
 /// The label of the accepted.
@@ -70,6 +72,7 @@ impl Default for Metrics {
             queued_bytes: Gauge::default(),
             launched: Family::default(),
             connections: Gauge::default(),
+            watchers: Gauge::default(),
         }
     }
 }
@@ -115,5 +118,10 @@ impl Metrics {
             self.launched.clone(),
         );
         registry.register("connections", "Open connections", self.connections.clone());
+        registry.register(
+            "watchers",
+            "Open streams of events; near the limit, more are refused",
+            self.watchers.clone(),
+        );
     }
 }

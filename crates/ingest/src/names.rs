@@ -1,11 +1,12 @@
 //! What a call names in the database: sending domains and template versions, remembered for a short while.
 
 use crate::{Fault, validate::TemplateName};
+use content::{Language, Rules};
 use domain::{ContentId, DomainName, TenantId};
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 use store::Store;
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 
 /// Most entries of one kind remembered; above it all are forgotten.
 const MAX_REMEMBERED: usize = 50_000;
+/// The same for template versions, which may declare some kilobytes of variables.
+const MAX_VERSIONS: usize = 5_000;
 /// A sending domain and a numbered version never change: they are remembered this many times as long as others.
 const FIXED_TERMS: u32 = 600;
 
@@ -25,18 +28,38 @@ pub struct Identity {
     pub return_path: DomainName,
 }
 
+/// A published version that mail can be made from.
+#[derive(Debug)]
+pub struct Version {
+    /// The compiled parts.
+    pub content: ContentId,
+    /// The compiled parts in other languages.
+    pub translations: Vec<(Language, ContentId)>,
+    /// What recipients have to give.
+    pub rules: Rules,
+}
+
+impl Version {
+    /// The content for a recipient who reads this language.
+    pub fn content_for(&self, language: Option<&Language>) -> ContentId {
+        let languages = self.translations.iter().map(|(language, _)| language);
+        let chosen = language.and_then(|language| content::choose(language, self.rules.language.as_ref(), languages));
+        chosen.map_or(self.content, |index| self.translations[index].1)
+    }
+}
+
 /// Names, remembered.
 pub struct Names {
     store: Store,
     term: Duration,
     identities: Memory<(TenantId, DomainName), Identity>,
-    versions: Memory<(TenantId, TemplateName, u32), ContentId>,
+    versions: Memory<(TenantId, TemplateName, u32), Arc<Version>>,
 }
 
 impl Names {
     /// Remembers what may change for `term`.
     pub fn new(store: Store, term: Duration) -> Self {
-        Self { store, term, identities: Memory::default(), versions: Memory::default() }
+        Self { store, term, identities: Memory::new(MAX_REMEMBERED), versions: Memory::new(MAX_VERSIONS) }
     }
 
     /// The sending domain of the tenant that covers an author's domain: the same one, or the nearest above it.
@@ -60,14 +83,19 @@ impl Names {
         Ok(identity)
     }
 
-    /// The content of a published version; 0: the latest.
+    /// A published version; 0: the latest.
     ///
     /// # Errors
-    /// When the tenant has no such template or version.
-    pub async fn version(&self, tenant: TenantId, template: &TemplateName, version: u32) -> Result<ContentId, Fault> {
+    /// When the tenant has no such template or version, or it is for other templates alone.
+    pub async fn version(
+        &self,
+        tenant: TenantId,
+        template: &TemplateName,
+        version: u32,
+    ) -> Result<Arc<Version>, Fault> {
         let key = (tenant, template.clone(), version);
-        if let Some(content) = self.versions.get(&key) {
-            return Ok(content);
+        if let Some(known) = self.versions.get(&key) {
+            return Ok(known);
         }
         let unknown = |field| Fault::TemplateUnknown { field };
         let id = match template {
@@ -78,10 +106,10 @@ impl Names {
             }
         };
         let found = self.store.template_version(tenant, id, version).await?;
-        let (_, content) = found.ok_or(unknown("mail.template.version"))?;
+        let found = Arc::new(read(found.ok_or(unknown("mail.template.version"))?)?);
         let terms = if version == 0 { 1 } else { FIXED_TERMS };
-        self.versions.put(key, content, self.term * terms);
-        Ok(content)
+        self.versions.put(key, found.clone(), self.term * terms);
+        Ok(found)
     }
 
     /// Forgets the latest version of a template, so that a publish here is seen at once.
@@ -90,29 +118,44 @@ impl Names {
     }
 }
 
-struct Memory<K, V>(RwLock<HashMap<K, (Instant, V)>>);
+/// A version as the store has it.
+fn read(stored: store::TemplateVersion) -> Result<Version, Fault> {
+    let internal = |error: serde_json::Error| Fault::Internal(Box::new(error));
+    let rules = stored.rules.as_deref().map(serde_json::from_slice).transpose().map_err(internal)?;
+    let languages =
+        stored.translations.into_iter().map(|(language, content)| Ok((language.parse::<Language>()?, content)));
+    let translations: Result<Vec<_>, content::LanguageError> = languages.collect();
+    Ok(Version {
+        content: stored.content.ok_or(Fault::TemplatePartial)?,
+        translations: translations.map_err(|error| Fault::Internal(Box::new(error)))?,
+        rules: rules.unwrap_or_default(),
+    })
+}
 
-impl<K, V> Default for Memory<K, V> {
-    fn default() -> Self {
-        Self(RwLock::default())
-    }
+struct Memory<K, V> {
+    seen: RwLock<HashMap<K, (Instant, V)>>,
+    max: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Memory<K, V> {
+    fn new(max: usize) -> Self {
+        Self { seen: RwLock::default(), max }
+    }
+
     fn get(&self, key: &K) -> Option<V> {
-        let seen = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
         seen.get(key).filter(|(until, _)| *until > Instant::now()).map(|(_, value)| value.clone())
     }
 
     fn put(&self, key: K, value: V, term: Duration) {
-        let mut seen = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= MAX_REMEMBERED {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= self.max {
             seen.clear();
         }
         seen.insert(key, (Instant::now() + term, value));
     }
 
     fn forget(&self, which: impl Fn(&K) -> bool) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !which(key));
+        self.seen.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !which(key));
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     Fault,
     auth::{Caller, Scope},
     clock::Clock,
+    dead_letters,
     holds::Holds,
     mail::{caller, one_fault},
     validate::{self, Faults, Violation, campaign, free_text, reason},
@@ -12,7 +13,8 @@ use crate::{
 use bus::Bus;
 use domain::{SiteId, TenantId};
 use proto::v1::{
-    Lane, ListQueuesRequest, ListQueuesResponse, Pause, PauseQueueRequest, PauseQueueResponse, Queue, QueueSelector,
+    Lane, ListDeadLettersRequest, ListDeadLettersResponse, ListQueuesRequest, ListQueuesResponse, Pause,
+    PauseQueueRequest, PauseQueueResponse, Queue, QueueSelector, RequeueDeadLettersRequest, RequeueDeadLettersResponse,
     ResumeQueueRequest, ResumeQueueResponse, queue_service_server::QueueService,
 };
 use std::sync::Arc;
@@ -82,16 +84,20 @@ fn wire_selector(selector: PauseSelector) -> QueueSelector {
     }
 }
 
+/// The lane for the wire.
+pub const fn wire_lane(lane: domain::Lane) -> Lane {
+    match lane {
+        domain::Lane::Transactional => Lane::Transactional,
+        domain::Lane::Bulk => Lane::Bulk,
+    }
+}
+
 fn wire_queue(queue: QueueView) -> Queue {
     Queue {
         queue_id: queue.id,
         tenant_id: queue.key.tenant.to_string(),
         campaign_id: queue.key.campaign.map_or_else(String::new, |id| id.to_string()),
-        lane: match queue.key.lane {
-            domain::Lane::Transactional => Lane::Transactional,
-            domain::Lane::Bulk => Lane::Bulk,
-        }
-        .into(),
+        lane: wire_lane(queue.key.lane).into(),
         slot: queue.key.slot.to_string(),
         site: queue.key.site.map_or_else(String::new, |site| site.to_string()),
         waiting: unsigned(queue.waiting),
@@ -118,7 +124,8 @@ impl QueueService for Queues {
         let request = request.into_inner();
         let selector = selector(&caller, request.selector)?;
         let reason = reason("reason", &request.reason).map_err(one_fault)?;
-        self.store.pause(&selector, &reason, self.clock.now()).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "QueueService.PauseQueue");
+        store.pause(&selector, &reason, self.clock.now()).await.map_err(Fault::from)?;
         self.look().await;
         tracing::info!(api_key.id = %caller.key_id(), ?selector, "paused queues");
         Ok(Response::new(PauseQueueResponse {}))
@@ -130,7 +137,8 @@ impl QueueService for Queues {
     ) -> Result<Response<ResumeQueueResponse>, Status> {
         let caller = caller(&request)?;
         let selector = selector(&caller, request.into_inner().selector)?;
-        let resumed = self.store.resume(&selector).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "QueueService.ResumeQueue");
+        let resumed = store.resume(&selector).await.map_err(Fault::from)?;
         self.look().await;
         if let Some(queue) = selector.queue {
             self.bus.ring(&[queue]).await;
@@ -154,5 +162,21 @@ impl QueueService for Queues {
                 })
                 .collect(),
         }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(dead_letters::list(self, &caller, request.get_ref()).await?))
+    }
+
+    async fn requeue_dead_letters(
+        &self,
+        request: Request<RequeueDeadLettersRequest>,
+    ) -> Result<Response<RequeueDeadLettersResponse>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(dead_letters::requeue(self, &caller, request.get_ref()).await?))
     }
 }

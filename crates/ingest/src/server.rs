@@ -2,6 +2,7 @@
 
 use crate::{
     accept::{Committers, acceptor},
+    analytics::Analytics,
     auth::KeyRing,
     clock::Clock,
     config::{IngestConfig, ServerLimits},
@@ -15,14 +16,18 @@ use crate::{
     metrics::Metrics,
     names::Names,
     queues::Queues,
+    quota::QuotaBook,
     sites::Sites,
     suppressions::Suppressions,
     templates::Templates,
     tenants::Tenants,
+    transfers::Transfers,
+    watch::Watchers,
 };
 use bus::Bus;
 use domain::ShardCount;
 use proto::v1::{
+    analytics_service_server::{self, AnalyticsServiceServer},
     domain_service_server::{self, DomainServiceServer},
     mail_service_server::{self, MailServiceServer},
     queue_service_server::{self, QueueServiceServer},
@@ -41,9 +46,10 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Names under which health tells whether calls are served: the whole, as a probe asks, and each service.
-const READY_NAMES: [&str; 8] = [
+const READY_NAMES: [&str; 9] = [
     "",
     "readiness",
+    analytics_service_server::SERVICE_NAME,
     domain_service_server::SERVICE_NAME,
     mail_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
@@ -112,6 +118,7 @@ pub struct Ingest {
     intake: Arc<Intake>,
     committers: Arc<Committers>,
     launches: Launches,
+    watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
     listener: TcpListener,
     address: SocketAddr,
@@ -141,6 +148,7 @@ impl Ingest {
             acceptor,
             clock: clock.clone(),
             names: Arc::new(Names::new(store.clone(), config.name_term)),
+            quotas: Arc::new(QuotaBook::new(store.clone(), clock.clone(), config.quotas)),
             sites: Sites::new(store.clone(), config.name_term),
             holds: holds.clone(),
             limits: config.limits.clone(),
@@ -149,7 +157,21 @@ impl Ingest {
             good: Good::default(),
         });
         let keys = Arc::new(KeyRing::new(store.clone(), clock.clone(), config.key_term));
-        Ok(Self { config, clock, holds, keys, intake, committers, launches, metrics, listener, address, neighbours })
+        let watchers = Arc::new(Watchers::new(store.clone(), keys.clone(), config.watch, retry_after, metrics.clone()));
+        Ok(Self {
+            config,
+            clock,
+            holds,
+            keys,
+            intake,
+            committers,
+            launches,
+            watchers,
+            metrics,
+            listener,
+            address,
+            neighbours,
+        })
     }
 
     /// What it bound.
@@ -168,8 +190,20 @@ impl Ingest {
     /// When the server fails.
     pub async fn run(self, life: Lifecycle) -> Result<(), IngestError> {
         let routes = self.routes(&life).await?;
-        let Self { config, neighbours, clock, holds, keys, committers, launches, metrics, listener, address, .. } =
-            self;
+        let Self {
+            config,
+            neighbours,
+            clock,
+            holds,
+            keys,
+            committers,
+            launches,
+            watchers,
+            metrics,
+            listener,
+            address,
+            ..
+        } = self;
         let Neighbours { store, bus, health, .. } = neighbours;
 
         let (reporter, health_server) = tonic_health::server::health_reporter();
@@ -179,6 +213,7 @@ impl Ingest {
         spawn_until_shutdown(&life, "ingest.looks", looks);
         let probes = probe(bus.clone(), config.look_every, config.fast_lane.probe_timeout);
         spawn_until_shutdown(&life, "ingest.probe", probes);
+        spawn_until_shutdown(&life, "ingest.watch", watchers.follow(bus.clone()));
 
         let (close_commits, commits_closed) = watch::channel(false);
         let (committing, mut committed) = mpsc::channel::<()>(1);
@@ -255,15 +290,20 @@ impl Ingest {
             life: life.clone(),
             stream_window: self.config.server.stream_window.get(),
             stream_bytes: max_request_bytes,
+            watchers: self.watchers.clone(),
         };
         let templates = Templates::new(store.clone(), clock.clone(), names.clone(), self.config.limits.clone());
-        let tenants = Tenants { store: store.clone(), clock: clock.clone(), keys: self.keys.clone() };
+        let (keys, quotas) = (self.keys.clone(), self.intake.quotas.clone());
+        let tenants = Tenants { store: store.clone(), clock: clock.clone(), keys: keys.clone(), quotas };
+        let transfers = Transfers::new(life.clone(), self.config.server.retry_after);
+        let suppressions = Suppressions { store: store.clone(), keys, transfers };
         let queues = Queues { store: store.clone(), clock: clock.clone(), holds: self.holds.clone(), bus: bus.clone() };
-        let domains = Domains::new(store.clone(), clock.clone(), sealer.clone());
+        let domains = Domains::new(store.clone(), clock.clone(), sealer.clone(), self.config.dns.clone());
         let mut routes = Routes::new(limited!(MailServiceServer, mail))
             .add_service(limited!(TemplateServiceServer, templates))
             .add_service(limited!(DomainServiceServer, domains))
-            .add_service(limited!(SuppressionServiceServer, Suppressions { store: store.clone() }))
+            .add_service(limited!(SuppressionServiceServer, suppressions))
+            .add_service(limited!(AnalyticsServiceServer, Analytics { store: store.clone() }))
             .add_service(limited!(TenantServiceServer, tenants))
             .add_service(limited!(QueueServiceServer, queues));
         if self.config.reflection {

@@ -50,6 +50,9 @@ pub enum Fault {
         /// The field that names it.
         field: &'static str,
     },
+    /// The template version is for other templates alone.
+    #[error("this template version is a layout or a piece for other templates; send one that takes it in")]
+    TemplatePartial,
     /// What the call names is not there, or belongs to another tenant.
     #[error("there is no such {what}")]
     NotFound {
@@ -71,12 +74,61 @@ pub enum Fault {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The tenant has used up a quota.
+    #[error("{}", over_quota(.quota, .limit, .retry_after.is_some()))]
+    QuotaExceeded {
+        /// The field of `TenantQuotas`.
+        quota: &'static str,
+        /// What it is.
+        limit: u64,
+        /// When to try again; `None`: the call alone is above it.
+        retry_after: Option<Duration>,
+    },
+    /// The answer would have more rows than are given.
+    #[error(
+        "the answer has more than {most} rows; choose a shorter time, larger buckets, fewer dimensions or a filter"
+    )]
+    ResultTooLarge {
+        /// How many are given.
+        most: u32,
+    },
+    /// No DKIM key of the domain waits for its activation.
+    #[error("no key of {domain} is pending; make some with DomainService.RotateDomainKeys and publish them first")]
+    NoPendingKeys {
+        /// The domain.
+        domain: String,
+    },
+    /// The domain has no DKIM keys.
+    #[error("{domain} has no keys, since it was created to be unsigned")]
+    DomainUnsigned {
+        /// The domain.
+        domain: String,
+    },
+    /// The message cannot be requeued.
+    #[error("is no dead letter that can be requeued; it did not end as failed, was called back, or was delivered")]
+    NotADeadLetter,
     /// The call's deadline, or the server's, ended first.
     #[error("the deadline ended before the call; repeat it with its idempotency key")]
     DeadlineExceeded,
     /// The database failed.
     #[error("the database cannot be reached; repeat the call with its idempotency key")]
     Unavailable(#[source] std::sync::Arc<StoreError>),
+    /// The log does not reach a place, or no longer keeps what came after it.
+    #[error("the log holds {first} to {last}; give a place from {} to {last}, or none to begin now", .first - 1)]
+    SeqOutOfRange {
+        /// The first number that is kept.
+        first: i64,
+        /// The last one.
+        last: i64,
+    },
+    /// As many watch as may.
+    #[error("{whose} has as many watchers as it may have; end one, or try again later")]
+    WatchersExhausted {
+        /// Whose bound it is.
+        whose: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The service is stopping.
     #[error("the service is stopping; try again, another instance will answer")]
     Stopping,
@@ -93,6 +145,11 @@ fn summary(violations: &[Violation]) -> String {
     }
 }
 
+fn over_quota(quota: &str, limit: &u64, may_retry: bool) -> String {
+    let fix = if may_retry { "try again later" } else { "cut the call into smaller ones" };
+    format!("the tenant's quota {quota} of {limit} does not allow it; nothing was stored, {fix}")
+}
+
 impl Fault {
     /// A single field's fault.
     pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
@@ -105,10 +162,18 @@ impl Fault {
             Self::Invalid(_) | Self::NoRecipientLeft(_) | Self::TenantUnnamed => Code::InvalidArgument,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::ScopeMissing { .. } => Code::PermissionDenied,
-            Self::SendingDomainUnknown { .. } => Code::FailedPrecondition,
+            Self::SendingDomainUnknown { .. }
+            | Self::TemplatePartial
+            | Self::NoPendingKeys { .. }
+            | Self::DomainUnsigned { .. }
+            | Self::NotADeadLetter => Code::FailedPrecondition,
+            Self::ResultTooLarge { .. } => Code::OutOfRange,
             Self::TemplateUnknown { .. } | Self::NotFound { .. } => Code::NotFound,
             Self::NameTaken { .. } | Self::KeyReused => Code::AlreadyExists,
-            Self::Overloaded { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::QuotaExceeded { .. } | Self::WatchersExhausted { .. } => {
+                Code::ResourceExhausted
+            }
+            Self::SeqOutOfRange { .. } => Code::OutOfRange,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => Code::Unavailable,
             Self::Internal(_) => Code::Internal,
@@ -127,10 +192,18 @@ impl Fault {
             Self::ScopeMissing { .. } => ErrorReason::ScopeMissing,
             Self::SendingDomainUnknown { .. } => ErrorReason::SendingDomainUnknown,
             Self::TemplateUnknown { .. } => ErrorReason::TemplateUnknown,
+            Self::TemplatePartial => ErrorReason::TemplatePartial,
             Self::NotFound { .. } => ErrorReason::NotFound,
             Self::NameTaken { .. } => ErrorReason::NameTaken,
             Self::KeyReused => ErrorReason::IdempotencyKeyReused,
             Self::Overloaded { .. } => ErrorReason::Overloaded,
+            Self::QuotaExceeded { .. } => ErrorReason::QuotaExceeded,
+            Self::ResultTooLarge { .. } => ErrorReason::ResultTooLarge,
+            Self::NoPendingKeys { .. } => ErrorReason::NoPendingKeys,
+            Self::DomainUnsigned { .. } => ErrorReason::DomainUnsigned,
+            Self::NotADeadLetter => ErrorReason::NotADeadLetter,
+            Self::SeqOutOfRange { .. } => ErrorReason::SeqOutOfRange,
+            Self::WatchersExhausted { .. } => ErrorReason::WatchersExhausted,
             Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
             Self::Unavailable(_) | Self::Stopping => ErrorReason::StoreUnavailable,
             Self::Internal(_) => ErrorReason::Internal,
@@ -140,7 +213,8 @@ impl Fault {
     /// The delay after which a repeat may succeed, if it can at all.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Overloaded { retry_after } | Self::WatchersExhausted { retry_after, .. } => Some(*retry_after),
+            Self::QuotaExceeded { retry_after, .. } => *retry_after,
             Self::Unavailable(_) | Self::Stopping => Some(STORE_RETRY),
             Self::Invalid(_)
             | Self::NoRecipientLeft(_)
@@ -149,9 +223,15 @@ impl Fault {
             | Self::TenantUnnamed
             | Self::SendingDomainUnknown { .. }
             | Self::TemplateUnknown { .. }
+            | Self::TemplatePartial
             | Self::NotFound { .. }
             | Self::NameTaken { .. }
             | Self::KeyReused
+            | Self::ResultTooLarge { .. }
+            | Self::NoPendingKeys { .. }
+            | Self::DomainUnsigned { .. }
+            | Self::NotADeadLetter
+            | Self::SeqOutOfRange { .. }
             | Self::DeadlineExceeded
             | Self::Internal(_) => None,
         }
@@ -204,6 +284,13 @@ impl From<Fault> for Status {
             }
             Fault::ScopeMissing { scope } => {
                 metadata.insert("scope".to_owned(), (*scope).to_owned());
+            }
+            Fault::QuotaExceeded { quota, .. } => {
+                metadata.insert("quota".to_owned(), (*quota).to_owned());
+            }
+            Fault::SeqOutOfRange { first, last } => {
+                metadata.insert("first_seq".to_owned(), first.to_string());
+                metadata.insert("last_seq".to_owned(), last.to_string());
             }
             Fault::TemplateUnknown { field } => {
                 metadata.insert("field".to_owned(), (*field).to_owned());

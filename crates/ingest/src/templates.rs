@@ -1,28 +1,46 @@
 //! `TemplateService`.
 
+mod diff;
+mod library;
+mod preview;
+mod wire;
+
 use crate::{
     Fault,
     auth::Scope,
     clock::Clock,
     mail::{caller, one_fault},
     names::Names,
-    validate::{Faults, TemplateName, Violation, json_object, name},
+    pages,
+    validate::{Faults, TemplateName, Violation, name},
     wire::timestamp,
 };
-use content::{Finding, Limits, TemplateSource};
-use domain::{ContentId, TemplateId};
+use content::{Built, CompiledTemplate, Finding, Library, Limits, Severity, VersionSource};
+use diff::Side;
+use domain::{ContentId, TemplateId, TenantId};
+use library::Stored;
 use proto::v1::{
-    CreateTemplateRequest, CreateTemplateResponse, ErrorReason, GetTemplateRequest, GetTemplateResponse,
-    PublishTemplateVersionRequest, PublishTemplateVersionResponse, Template, publish_template_version_request,
+    CreateTemplateRequest, CreateTemplateResponse, DiffTemplateVersionsRequest, DiffTemplateVersionsResponse,
+    GetTemplateRequest, GetTemplateResponse, GetTemplateVersionRequest, GetTemplateVersionResponse,
+    ListTemplatesRequest, ListTemplatesResponse, PreviewTemplateRequest, PreviewTemplateResponse,
+    PublishTemplateVersionRequest, PublishTemplateVersionResponse, Template, TemplateVersionSummary,
     template_service_server::TemplateService,
 };
 use std::sync::Arc;
-use store::Store;
+use store::{NewTemplateVersion, Store, TemplateContent, TemplateVersionSource};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-/// Templates that are compiled at the same time.
+/// Templates that are compiled, rendered or compared at the same time.
 const MAX_COMPILES: usize = 2;
+/// Versions that `GetTemplate` tells.
+const MAX_VERSIONS: u32 = 100;
+/// The list that page tokens are of.
+const LIST: &str = "templates";
+/// Unchanged lines around a change.
+const CONTEXT: u32 = 3;
+/// Most of these.
+const MAX_CONTEXT: u32 = 1_000;
 
 /// Keeps templates.
 pub struct Templates {
@@ -39,56 +57,67 @@ impl Templates {
         Self { store, clock, names, limits, compiles: Semaphore::new(MAX_COMPILES) }
     }
 
-    async fn compile(&self, source: TemplateSource) -> Result<content::CompiledTemplate, Fault> {
+    /// Does what takes milliseconds, away from the reactor and not too much of it at once.
+    async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
         let _place = self.compiles.acquire().await.map_err(|_| Fault::Stopping)?;
-        let limits = self.limits.clone();
-        let compiled = tokio::task::spawn_blocking(move || source.compile(&limits)).await;
-        let compiled = compiled.map_err(|error| Fault::Internal(Box::new(error)))?;
-        compiled.map_err(|findings| {
-            let told = |finding: &Finding| Violation::from_finding(field(finding), finding);
-            Fault::Invalid(findings.iter().map(told).collect())
+        tokio::task::spawn_blocking(work).await.map_err(|error| Fault::Internal(Box::new(error)))
+    }
+
+    async fn build(&self, source: &VersionSource, library: Library) -> Result<Built, Fault> {
+        let (source, limits) = (source.clone(), self.limits.clone());
+        let built = self.compute(move || source.build(&library, &limits)).await?;
+        built.map_err(|findings| {
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+            let told = |finding: &Finding| Violation::from_finding(finding.field.clone(), finding);
+            Fault::Invalid(errors.map(told).collect())
         })
     }
-}
 
-/// The field of the API behind a field of the source.
-fn field(finding: &Finding) -> String {
-    match finding.field.strip_prefix("defaults") {
-        Some(rest) => format!("defaults_json{rest}"),
-        None => finding.field.clone(),
+    async fn found(&self, tenant: TenantId, name: &TemplateName) -> Result<store::Template, Fault> {
+        let found = match name {
+            TemplateName::Id(id) => self.store.template(tenant, *id).await?,
+            TemplateName::Name(name) => self.store.template_named(tenant, name).await?,
+        };
+        found.ok_or(Fault::NotFound { what: "template" })
+    }
+
+    /// What a version was published from; 0: the newest.
+    async fn version(&self, tenant: TenantId, name: &str, version: u32) -> Result<TemplateVersionSource, Fault> {
+        let found = self.store.template_sources(tenant, &[(name.to_owned(), version)]).await?;
+        found.into_iter().next().ok_or(Fault::NotFound { what: "template version" })
     }
 }
 
-fn source_of(request: PublishTemplateVersionRequest, faults: &mut Faults) -> TemplateSource {
-    let (mjml, html) = match request.body {
-        Some(publish_template_version_request::Body::Mjml(text)) => (Some(text), None),
-        Some(publish_template_version_request::Body::Html(text)) => (None, Some(text)),
-        None => (None, None),
-    };
-    let defaults = match json_object(&request.defaults_json) {
-        Err(fault) => {
-            let description = fault.description();
-            faults.push(Violation::of(ErrorReason::VariablesInvalid, "defaults_json", description));
-            serde_json::Map::new()
-        }
-        Ok(()) => serde_json::from_str(&request.defaults_json).unwrap_or_default(),
-    };
-    TemplateSource {
-        subject: request.subject,
-        mjml,
-        html,
-        text: Some(request.text).filter(|text| !text.is_empty()),
-        defaults,
-    }
-}
-
-fn wire(template: store::Template) -> Template {
+fn answer(template: store::Template) -> Template {
     Template {
         template_id: template.id.to_string(),
         name: template.name,
         created_at: Some(timestamp(template.created_at)),
         latest_version: template.latest,
     }
+}
+
+/// A version as it is stored.
+fn stored(tenant: TenantId, source: &VersionSource, built: &Built) -> Result<NewTemplateVersion, Fault> {
+    let internal = |error: serde_json::Error| Fault::Internal(Box::new(error));
+    let content = |compiled: &CompiledTemplate| -> Result<TemplateContent, Fault> {
+        let body = serde_json::to_vec(compiled).map_err(internal)?;
+        Ok(TemplateContent { id: ContentId::of(tenant, &[b"template", &body]), body })
+    };
+    let mut translations = built
+        .translations
+        .iter()
+        .map(|(language, compiled)| Ok((language.to_string(), content(compiled)?)))
+        .collect::<Result<Vec<_>, Fault>>()?;
+    translations.sort_by(|(one, _), (two, _)| one.cmp(two));
+    let rules = (built.rules != content::Rules::default()).then(|| serde_json::to_vec(&built.rules));
+    Ok(NewTemplateVersion {
+        content: built.base.as_ref().map(content).transpose()?,
+        translations,
+        source: serde_json::to_vec(source).map_err(internal)?,
+        report: serde_json::to_vec(&built.report).map_err(internal)?,
+        rules: rules.transpose().map_err(internal)?,
+    })
 }
 
 #[tonic::async_trait]
@@ -103,7 +132,7 @@ impl TemplateService for Templates {
         let id = TemplateId::new(now);
         self.store.create_template(tenant, id, &name, now).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant, template.id = %id, "created a template");
-        let template = wire(store::Template { id, name, created_at: now, latest: 0 });
+        let template = answer(store::Template { id, name, created_at: now, latest: 0 });
         Ok(Response::new(CreateTemplateResponse { template: Some(template) }))
     }
 
@@ -113,37 +142,47 @@ impl TemplateService for Templates {
     ) -> Result<Response<PublishTemplateVersionResponse>, Status> {
         let tenant = caller(&request)?.tenant(Scope::Templates)?;
         let request = request.into_inner();
+        let validate_only = request.validate_only;
         let mut faults = Faults::default();
         let template = faults.take(TemplateName::parse("template", &request.template));
-        let source = source_of(request, &mut faults);
+        let source = wire::read(request, &mut faults);
         let template = faults.finish(template)?;
-        let unknown = || Fault::NotFound { what: "template" };
-        let id = match template {
-            TemplateName::Id(id) => id,
-            TemplateName::Name(name) => {
-                let found = self.store.template_named(tenant, &name).await.map_err(Fault::from)?;
-                found.ok_or_else(unknown)?.id
-            }
-        };
-        let compiled = self.compile(source).await?;
-        let body = serde_json::to_vec(&compiled).map_err(|error| Fault::Internal(Box::new(error)))?;
-        let content = ContentId::of(tenant, &[b"template", &body]);
-        let now = self.clock.machine_now();
-        let version = self.store.publish_template(tenant, id, content, &body, now).await.map_err(Fault::from)?;
-        let version = version.ok_or_else(unknown)?;
-        self.names.forget_latest(tenant);
-        tracing::info!(tenant.id = %tenant, template.id = %id, version, "published a template version");
-        let findings = compiled
-            .warnings
-            .iter()
-            .map(|finding| proto::v1::Finding {
-                field: field(finding),
-                line: finding.line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0),
-                problem: finding.problem.clone(),
-                fix: finding.fix.clone(),
-            })
-            .collect();
-        Ok(Response::new(PublishTemplateVersionResponse { version, findings }))
+        let template = self.found(tenant, &template).await?;
+        let library = library::load(&self.store, tenant, Some(&template.name), &source, &self.limits).await?;
+        let built = self.build(&source, library).await?;
+        let mut version = 0;
+        if !validate_only {
+            let new = stored(tenant, &source, &built)?;
+            let now = self.clock.machine_now();
+            let published = self.store.publish_template(tenant, template.id, &new, now).await.map_err(Fault::from)?;
+            version = published.ok_or(Fault::NotFound { what: "template" })?;
+            self.names.forget_latest(tenant);
+            tracing::info!(tenant.id = %tenant, template.id = %template.id, version, "published a template version");
+        }
+        let findings = wire::findings(&built.report.findings);
+        let includes = wire::includes(&built.report);
+        Ok(Response::new(PublishTemplateVersionResponse { version, findings, includes }))
+    }
+
+    async fn list_templates(
+        &self,
+        request: Request<ListTemplatesRequest>,
+    ) -> Result<Response<ListTemplatesResponse>, Status> {
+        let tenant = caller(&request)?.tenant(Scope::Templates)?;
+        let ListTemplatesRequest { page_size, page_token } = request.into_inner();
+        let mut faults = Faults::default();
+        let size = faults.take(pages::size("page_size", page_size));
+        let after = faults.take(pages::after("page_token", LIST, &page_token));
+        let (size, after) = faults.finish(size.zip(after))?;
+        // One more tells whether another page follows.
+        let mut templates = self.store.templates(tenant, after.as_deref(), size + 1).await.map_err(Fault::from)?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let more = templates.len() > size;
+        templates.truncate(size);
+        let last = templates.last().filter(|_| more);
+        let next_page_token = last.map(|last| pages::token(LIST, &last.name)).unwrap_or_default();
+        let templates = templates.into_iter().map(answer).collect();
+        Ok(Response::new(ListTemplatesResponse { templates, next_page_token }))
     }
 
     async fn get_template(
@@ -151,9 +190,78 @@ impl TemplateService for Templates {
         request: Request<GetTemplateRequest>,
     ) -> Result<Response<GetTemplateResponse>, Status> {
         let tenant = caller(&request)?.tenant(Scope::Templates)?;
-        let name = name("name", &request.get_ref().name).map_err(one_fault)?;
-        let found = self.store.template_named(tenant, &name).await.map_err(Fault::from)?;
-        let found = found.ok_or(Fault::NotFound { what: "template" })?;
-        Ok(Response::new(GetTemplateResponse { template: Some(wire(found)) }))
+        let name = TemplateName::parse("name", &request.get_ref().name).map_err(one_fault)?;
+        let template = self.found(tenant, &name).await?;
+        let versions = self.store.template_versions(tenant, template.id, MAX_VERSIONS).await.map_err(Fault::from)?;
+        let summary = |one: store::TemplateVersionSummary| TemplateVersionSummary {
+            version: one.version,
+            published_at: Some(timestamp(one.published_at)),
+            purpose: wire::purpose(one.is_partial).into(),
+            languages: one.languages,
+        };
+        let versions = versions.into_iter().map(summary).collect();
+        Ok(Response::new(GetTemplateResponse { template: Some(answer(template)), versions }))
+    }
+
+    async fn get_template_version(
+        &self,
+        request: Request<GetTemplateVersionRequest>,
+    ) -> Result<Response<GetTemplateVersionResponse>, Status> {
+        let tenant = caller(&request)?.tenant(Scope::Templates)?;
+        let GetTemplateVersionRequest { template, version } = request.into_inner();
+        let template = TemplateName::parse("template", &template).map_err(one_fault)?;
+        let template = self.found(tenant, &template).await?;
+        let row = self.version(tenant, &template.name, version).await?;
+        let Stored { source, report } = library::read(&row)?;
+        Ok(Response::new(GetTemplateVersionResponse {
+            template_id: row.id.to_string(),
+            version: row.version,
+            published_at: Some(timestamp(row.published_at)),
+            source: Some(wire::write(&row.name, source)),
+            includes: wire::includes(&report),
+            findings: wire::findings(&report.findings),
+            required_variables: report.wanted,
+            name: row.name,
+        }))
+    }
+
+    async fn diff_template_versions(
+        &self,
+        request: Request<DiffTemplateVersionsRequest>,
+    ) -> Result<Response<DiffTemplateVersionsResponse>, Status> {
+        let tenant = caller(&request)?.tenant(Scope::Templates)?;
+        let DiffTemplateVersionsRequest { template, from_version, to_version, context_lines } = request.into_inner();
+        let mut faults = Faults::default();
+        let template = faults.take(TemplateName::parse("template", &template));
+        let context = context_lines.unwrap_or(CONTEXT);
+        if context > MAX_CONTEXT {
+            faults.add("context_lines", format!("is too large; give at most {MAX_CONTEXT}"));
+        }
+        let template = faults.finish(template)?;
+        let template = self.found(tenant, &template).await?;
+        let to = self.version(tenant, &template.name, to_version).await?;
+        let from_version = match (from_version, to.version) {
+            (0, 1) => return Err(Fault::field("from_version", "is the version before the first; give one").into()),
+            (0, to) => to - 1,
+            (from, _) => from,
+        };
+        let from = self.version(tenant, &template.name, from_version).await?;
+        let (from_version, to_version) = (from.version, to.version);
+        let side = |row: TemplateVersionSource| {
+            let Stored { source, report } = library::read(&row)?;
+            Ok::<_, Fault>(Side { name: format!("{}@{}", row.name, row.version), source, included: report.included })
+        };
+        let (from, to) = (side(from)?, side(to)?);
+        let context = usize::try_from(context).unwrap_or(usize::MAX);
+        let parts = self.compute(move || diff::differences(&from, &to, context)).await?;
+        Ok(Response::new(DiffTemplateVersionsResponse { from_version, to_version, parts }))
+    }
+
+    async fn preview_template(
+        &self,
+        request: Request<PreviewTemplateRequest>,
+    ) -> Result<Response<PreviewTemplateResponse>, Status> {
+        let tenant = caller(&request)?.tenant(Scope::Templates)?;
+        Ok(Response::new(self.preview(tenant, request.into_inner()).await?))
     }
 }

@@ -4,23 +4,40 @@ use crate::{
     Fault,
     auth::{KeyRing, Scope},
     clock::Clock,
+    cursor,
     keys::MintedKey,
     mail::{caller, one_fault},
-    validate::{self, Faults, free_text, name, optional_id},
+    quota::QuotaBook,
+    validate::{self, Faults, Violation, free_text, name, optional_id},
     wire::timestamp,
 };
+use chrono::TimeDelta;
 use domain::{ApiKeyId, TenantId};
 use proto::v1::{
-    ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, CreateTenantRequest, CreateTenantResponse, KeyScope,
-    ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest, RevokeApiKeyResponse,
+    ApiKey, AuditEvent, CreateApiKeyRequest, CreateApiKeyResponse, CreateTenantRequest, CreateTenantResponse,
+    GetTenantRequest, GetTenantResponse, KeyScope, ListApiKeysRequest, ListApiKeysResponse, ListAuditEventsRequest,
+    ListAuditEventsResponse, ListTenantsRequest, ListTenantsResponse, RevokeApiKeyRequest, RevokeApiKeyResponse,
+    RotateApiKeyRequest, RotateApiKeyResponse, TenantQuotas, TenantUsage, UpdateTenantRequest, UpdateTenantResponse,
     tenant_service_server::TenantService,
 };
 use std::sync::Arc;
-use store::{NewApiKey, Store, Tenant};
+use store::{NewApiKey, Quotas, Store, Tenant};
 use tonic::{Request, Response, Status};
 
 /// Longest name of a key, in characters.
 const MAX_KEY_NAME: usize = 100;
+/// Most tenants or events of a page.
+const MAX_PAGE: u32 = 1_000;
+/// How long a rotated secret stays good when nothing is said.
+const GRACE: TimeDelta = TimeDelta::hours(24);
+/// How long it may stay good at most.
+const MAX_GRACE: TimeDelta = TimeDelta::days(30);
+/// Largest quota of the backlog: above it counting would cost more than it is worth.
+const MAX_BACKLOG: u64 = 10_000_000;
+/// Largest quota of recipients.
+const MAX_RECIPIENTS: u64 = 1_000_000_000_000;
+/// How far the backlog of a tenant without a quota on it is counted.
+const MAX_COUNT: u64 = 100_000;
 
 /// Keeps tenants and API keys.
 pub struct Tenants {
@@ -30,6 +47,8 @@ pub struct Tenants {
     pub clock: Clock,
     /// Forgets what is revoked here.
     pub keys: Arc<KeyRing>,
+    /// Forgets what is changed here.
+    pub quotas: Arc<QuotaBook>,
 }
 
 /// A key to make, looked at.
@@ -90,7 +109,66 @@ fn wire(key: store::ApiKey) -> ApiKey {
         created_at: Some(timestamp(key.created_at)),
         expires_at: key.expires_at.map(timestamp),
         revoked_at: key.revoked_at.map(timestamp),
+        rotated_at: key.rotated_at.map(timestamp),
+        previous_secret_until: key.previous.map(|previous| timestamp(previous.until)),
     }
+}
+
+fn wire_tenant((tenant, quotas): (Tenant, Quotas)) -> proto::v1::Tenant {
+    proto::v1::Tenant {
+        tenant_id: tenant.id.to_string(),
+        name: tenant.name,
+        created_at: Some(timestamp(tenant.created_at)),
+        quotas: Some(TenantQuotas {
+            recipients_per_hour: quotas.per_hour,
+            recipients_per_day: quotas.per_day,
+            backlog: quotas.backlog,
+        }),
+    }
+}
+
+fn wire_event(event: store::AuditEvent) -> AuditEvent {
+    AuditEvent {
+        at: Some(timestamp(event.at)),
+        api_key_id: event.key.map_or_else(String::new, |id| id.to_string()),
+        call: event.call,
+        tenant_id: event.tenant.map_or_else(String::new, |id| id.to_string()),
+        resource: event.resource,
+    }
+}
+
+/// What is to be changed of a tenant.
+fn change(request: &UpdateTenantRequest) -> Result<(TenantId, Option<String>, Quotas), Fault> {
+    let mut faults = Faults::default();
+    let id = faults.take(validate::id::<TenantId>("tenant_id", &request.tenant_id));
+    let new_name = match request.name.as_str() {
+        "" => Some(None),
+        text => faults.take(name("name", text)).map(Some),
+    };
+    let given = request.quotas.unwrap_or_default();
+    let mut limit = |field: &str, limit: Option<u64>, most: u64| {
+        if limit.is_some_and(|limit| limit > most) {
+            faults.add(field, format!("is too large; give at most {most}, or 0 for no limit"));
+        }
+        limit
+    };
+    let quotas = Quotas {
+        per_hour: limit("quotas.recipients_per_hour", given.recipients_per_hour, MAX_RECIPIENTS),
+        per_day: limit("quotas.recipients_per_day", given.recipients_per_day, MAX_RECIPIENTS),
+        backlog: limit("quotas.backlog", given.backlog, MAX_BACKLOG),
+    };
+    if request.name.is_empty() && quotas == Quotas::default() {
+        faults.add("quotas", "changes nothing; give a quota, or a name");
+    }
+    faults.finish(id.zip(new_name).map(|(id, name)| (id, name, quotas)))
+}
+
+fn grace(given: Option<&prost_types::Duration>) -> Result<TimeDelta, Violation> {
+    let Some(given) = given else { return Ok(GRACE) };
+    let grace = u32::try_from(given.nanos).ok().and_then(|nanos| TimeDelta::new(given.seconds, nanos));
+    grace
+        .filter(|grace| (TimeDelta::zero()..=MAX_GRACE).contains(grace))
+        .ok_or_else(|| Violation::new("grace", format!("is out of range; give 0 to {} days", MAX_GRACE.num_days())))
 }
 
 #[tonic::async_trait]
@@ -99,11 +177,13 @@ impl TenantService for Tenants {
         &self,
         request: Request<CreateTenantRequest>,
     ) -> Result<Response<CreateTenantResponse>, Status> {
-        caller(&request)?.require(Scope::Admin)?;
+        let caller = caller(&request)?;
+        caller.require(Scope::Admin)?;
         let name = name("name", &request.get_ref().name).map_err(one_fault)?;
         let now = self.clock.machine_now();
         let tenant = Tenant { id: TenantId::new(now), name, created_at: now };
-        self.store.create_tenant(&tenant).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "TenantService.CreateTenant");
+        store.create_tenant(&tenant).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant.id, "created a tenant");
         Ok(Response::new(CreateTenantResponse { tenant_id: tenant.id.to_string() }))
     }
@@ -112,7 +192,8 @@ impl TenantService for Tenants {
         &self,
         request: Request<CreateApiKeyRequest>,
     ) -> Result<Response<CreateApiKeyResponse>, Status> {
-        caller(&request)?.require(Scope::Admin)?;
+        let caller = caller(&request)?;
+        caller.require(Scope::Admin)?;
         let wanted = Wanted::of(request.get_ref(), self.clock.now())?;
         if let Some(tenant) = wanted.tenant
             && !self.store.tenant_exists(tenant).await.map_err(Fault::from)?
@@ -130,7 +211,8 @@ impl TenantService for Tenants {
             scopes: wanted.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
             expires_at: wanted.expires_at,
         };
-        self.store.create_api_key(&key, now).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "TenantService.CreateApiKey");
+        store.create_api_key(&key, now).await.map_err(Fault::from)?;
         self.keys.forget(id);
         tracing::info!(api_key.id = %id, "created an api key");
         Ok(Response::new(CreateApiKeyResponse { api_key: minted.token, api_key_id: id.to_string() }))
@@ -140,9 +222,11 @@ impl TenantService for Tenants {
         &self,
         request: Request<RevokeApiKeyRequest>,
     ) -> Result<Response<RevokeApiKeyResponse>, Status> {
-        caller(&request)?.require(Scope::Admin)?;
+        let caller = caller(&request)?;
+        caller.require(Scope::Admin)?;
         let id: ApiKeyId = validate::id("api_key_id", &request.get_ref().api_key_id).map_err(one_fault)?;
-        let revoked = self.store.revoke_api_key(None, id, self.clock.now()).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "TenantService.RevokeApiKey");
+        let revoked = store.revoke_api_key(None, id, self.clock.now()).await.map_err(Fault::from)?;
         if !revoked {
             return Err(Fault::NotFound { what: "API key" }.into());
         }
@@ -159,6 +243,95 @@ impl TenantService for Tenants {
         let tenant = optional_id("tenant_id", &request.get_ref().tenant_id).map_err(one_fault)?;
         let keys = self.store.api_keys(tenant).await.map_err(Fault::from)?;
         Ok(Response::new(ListApiKeysResponse { api_keys: keys.into_iter().map(wire).collect() }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<ListTenantsRequest>,
+    ) -> Result<Response<ListTenantsResponse>, Status> {
+        caller(&request)?.require(Scope::Admin)?;
+        let request = request.get_ref();
+        let size = cursor::size(request.page_size, MAX_PAGE).map_err(one_fault)?;
+        let name = |parts: &[&str]| parts.first().map(|name| (*name).to_owned());
+        let after = cursor::place(&request.page_token, name).map_err(one_fault)?.unwrap_or_default();
+        let mut found = self.store.list_tenants(&after, size + 1).await.map_err(Fault::from)?;
+        let next_page_token = cursor::cut(&mut found, size, |(tenant, _)| vec![tenant.name.clone()]);
+        let tenants = found.into_iter().map(wire_tenant).collect();
+        Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
+    }
+
+    async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
+        caller(&request)?.require(Scope::Admin)?;
+        let named = &request.get_ref().tenant;
+        let found = match validate::id::<TenantId>("tenant", named) {
+            Ok(id) => self.store.tenant(id).await,
+            Err(_) => self.store.tenant_named(&name("tenant", named).map_err(one_fault)?).await,
+        };
+        let (tenant, quotas) = found.map_err(Fault::from)?.ok_or(Fault::NotFound { what: "tenant" })?;
+        let lent = self.store.lent_quota(tenant.id).await.map_err(Fault::from)?;
+        let most = quotas.backlog.unwrap_or(MAX_COUNT);
+        let backlog = self.store.backlog(tenant.id, most).await.map_err(Fault::from)?;
+        let usage = TenantUsage { recipients_this_hour: lent.hour, recipients_today: lent.day, backlog };
+        Ok(Response::new(GetTenantResponse { tenant: Some(wire_tenant((tenant, quotas))), usage: Some(usage) }))
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<UpdateTenantRequest>,
+    ) -> Result<Response<UpdateTenantResponse>, Status> {
+        let caller = caller(&request)?;
+        caller.require(Scope::Admin)?;
+        let (id, name, quotas) = change(request.get_ref())?;
+        let store = caller.acting(&self.store, "TenantService.UpdateTenant");
+        let changed = store.update_tenant(id, name.as_deref(), &quotas).await.map_err(Fault::from)?;
+        let changed = changed.ok_or(Fault::NotFound { what: "tenant" })?;
+        self.quotas.forget(id);
+        tracing::info!(tenant.id = %id, quotas = ?changed.1, "changed a tenant");
+        Ok(Response::new(UpdateTenantResponse { tenant: Some(wire_tenant(changed)) }))
+    }
+
+    async fn rotate_api_key(
+        &self,
+        request: Request<RotateApiKeyRequest>,
+    ) -> Result<Response<RotateApiKeyResponse>, Status> {
+        let caller = caller(&request)?;
+        caller.require(Scope::Admin)?;
+        let request = request.get_ref();
+        let mut faults = Faults::default();
+        let id = faults.take(validate::id::<ApiKeyId>("api_key_id", &request.api_key_id));
+        let grace = faults.take(grace(request.grace.as_ref()));
+        let (id, grace) = faults.finish(id.zip(grace))?;
+        let minted = MintedKey::new(id).map_err(|error| Fault::Internal(Box::new(error)))?;
+        let now = self.clock.now();
+        let until = now + grace;
+        let store = caller.acting(&self.store, "TenantService.RotateApiKey");
+        if !store.rotate_api_key(id, &minted.secret_sha256, until, now).await.map_err(Fault::from)? {
+            return Err(Fault::NotFound { what: "valid API key" }.into());
+        }
+        self.keys.forget(id);
+        tracing::info!(api_key.id = %id, "rotated an api key");
+        Ok(Response::new(RotateApiKeyResponse { api_key: minted.token, previous_secret_until: Some(timestamp(until)) }))
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<ListAuditEventsRequest>,
+    ) -> Result<Response<ListAuditEventsResponse>, Status> {
+        caller(&request)?.require(Scope::Admin)?;
+        let request = request.get_ref();
+        let mut faults = Faults::default();
+        let tenant = faults.take(optional_id::<TenantId>("tenant_id", &request.tenant_id));
+        let key = faults.take(optional_id::<ApiKeyId>("api_key_id", &request.api_key_id));
+        let size = faults.take(cursor::size(request.page_size, MAX_PAGE));
+        let number = |parts: &[&str]| parts.first()?.parse::<i64>().ok();
+        let before = faults.take(cursor::place(&request.page_token, number));
+        let asked = faults.finish(tenant.zip(key).zip(size.zip(before)))?;
+        let ((tenant, key), (size, before)) = asked;
+        let before = before.unwrap_or(i64::MAX);
+        let mut found = self.store.audit_events(tenant, key, before, size + 1).await.map_err(Fault::from)?;
+        let next_page_token = cursor::cut(&mut found, size, |event| vec![event.id.to_string()]);
+        let events = found.into_iter().map(wire_event).collect();
+        Ok(Response::new(ListAuditEventsResponse { events, next_page_token }))
     }
 }
 

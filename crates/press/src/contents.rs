@@ -97,10 +97,22 @@ impl Contents {
                 _ => return Err(PressError::Shape { id: inner }),
             }
         }
+        let mut files = Vec::with_capacity(mail.attachments.len());
+        for file in &mail.attachments {
+            let Content { tenant: owner, kind, body } = fetch(source, file.content).await?;
+            if owner != tenant {
+                return Err(PressError::NoContent { id: file.content });
+            }
+            if kind != ContentKind::Attachment {
+                return Err(PressError::Shape { id: file.content });
+            }
+            octets += body.len();
+            files.push(Bytes::from(body));
+        }
         let signing_domain = mail.signing_domain.clone();
         let limits = self.limits.clone();
         // Parsing a large template takes milliseconds; the reactor's threads have other work.
-        let prepare = move || Prepared::new(&mail, template.as_ref(), raw, &limits);
+        let prepare = move || Prepared::with_files(&mail, template.as_ref(), raw, &files, &limits);
         let stock = tokio::task::spawn_blocking(prepare).await.map_err(|_| PressError::Panicked)?;
         let weight = WEIGHT_BASE + WEIGHT_PER_OCTET * u64::try_from(octets).unwrap_or(u64::MAX / 4);
         let stock = stock.map(|prepared| Arc::new(Stock { prepared, signing_domain })).map_err(Arc::new);

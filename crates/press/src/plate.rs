@@ -4,7 +4,7 @@ use crate::{PressError, contents::Stock};
 use bus::Job;
 use bytes::Bytes;
 use content::{RenderError, RenderRequest, SigningKey};
-use domain::EnvelopeSender;
+use domain::{EnvelopeSender, Overrides};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -28,6 +28,8 @@ pub struct Pressed {
     pub smtputf8: bool,
     /// Whether the transaction needs 8BITMIME; only raw mail ever does.
     pub eight_bit: bool,
+    /// Whether it is only tried, and to be sent to nobody.
+    pub sandbox: bool,
 }
 
 impl Plate {
@@ -44,12 +46,20 @@ impl Plate {
         let rendered = catch_unwind(AssertUnwindSafe(|| {
             let variables =
                 str::from_utf8(&job.variables).map_err(|_| RenderError::Variables("are not UTF-8".to_owned()))?;
+            let overrides: Option<Overrides> = match &job.overrides[..] {
+                [] => None,
+                json => Some(
+                    serde_json::from_slice(json)
+                        .map_err(|_| RenderError::Variables("beside those of the mail cannot be read".to_owned()))?,
+                ),
+            };
             self.stock.prepared.render(RenderRequest {
                 message_id: job.message,
                 tenant: job.tenant,
                 campaign: job.campaign,
                 recipient: &job.recipient,
                 variables,
+                overrides: overrides.as_ref(),
                 keys: &self.keys,
             })
         }));
@@ -59,6 +69,7 @@ impl Plate {
             mime: rendered.mime,
             smtputf8: rendered.smtputf8,
             eight_bit: rendered.eight_bit,
+            sandbox: rendered.sandbox,
         })
     }
 }

@@ -72,10 +72,11 @@ pub(crate) fn make(jobs: Vec<Job>, plates: &Plates, shards: ShardCount, seconds:
 
 /// What travels on: the finished mail, which needs its variables no more, or the job for its sender to render.
 fn letter(mut job: Job, pressed: Pressed) -> Letter {
-    let Pressed { sender, mime, smtputf8, .. } = pressed;
+    let Pressed { sender, mime, smtputf8, sandbox, .. } = pressed;
     let mime = (mime.len() <= MAX_MIME_BYTES).then_some(mime);
     if mime.is_some() {
         job.variables = Bytes::new();
+        job.overrides = Bytes::new();
     }
-    Letter { job, sender, mime, smtputf8 }
+    Letter { job, sender, mime, smtputf8, sandbox }
 }

@@ -8,7 +8,12 @@ use crate::{
     tenure::Tenure,
 };
 use bus::Job;
-use domain::{BounceClass, SmtpReply, Stage, Verdict, classify, fact::FactDetail, text::sanitise};
+use domain::{
+    BounceClass, SmtpReply, Stage, Verdict, classify,
+    fact::FactDetail,
+    sandbox::{self, SANDBOX},
+    text::sanitise,
+};
 use smtp::client::{Abort, Attempt, ConnectError, Envelope, Reply, Stage as WireStage, Unsendable, WireError};
 use std::time::{Duration, Instant};
 use store::{Outcome, What};
@@ -146,6 +151,24 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
         }
     };
     Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood }
+}
+
+/// A letter that is only tried: nothing is said to anybody, and the answer is the one that its local part scripts.
+pub(crate) fn tried(office: &Office, tenure: &Tenure, claimed: &Claimed) -> Done {
+    let job = &claimed.letter.job;
+    let answer = sandbox::reply(job.recipient.local(), job.attempt);
+    let mut detail = base(office, job, "");
+    detail.route = Some(SANDBOX.to_owned());
+    let reply = SmtpReply::new(answer.code, answer.text);
+    answered(&mut detail, &reply);
+    let verdict = classify(answer.stage, &reply);
+    detail.class = verdict.class().map(|class| class.as_str().to_owned());
+    let what = match verdict {
+        Verdict::Delivered => What::Delivered,
+        Verdict::Defer { stated_wait, .. } => deferred(office, job, stated_wait, &mut detail),
+        Verdict::Bounce { .. } => What::Bounced,
+    };
+    Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood: Mood::Silent }
 }
 
 /// A claimed letter that was never tried: it rests again and no attempt is counted.

@@ -245,6 +245,9 @@ pub struct DeskConfig {
     /// while it goes on. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub pause: Duration,
+    /// Octets that mails take which are too large for the bus and so are rendered here, over all shards; beyond them
+    /// chunks with such mail wait. At least one mail goes, whatever its size. Default 256 MiB.
+    pub rendered_bytes: usize,
 }
 
 impl Default for DeskConfig {
@@ -259,6 +262,7 @@ impl Default for DeskConfig {
             start_within: Duration::from_secs(5),
             idle: Duration::from_secs(30),
             pause: Duration::from_secs(1),
+            rendered_bytes: 256 * 1024 * 1024,
         }
     }
 }

@@ -15,9 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 use store::{Claim, Outcome, Parked, QueueKey, StoreError, Verdict, What};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
+/// The unit in which the memory of rendered letters is counted.
+pub(crate) const KIB: usize = 1024;
 /// Chunks that wait, prepared, for room at the desk, of each lane.
 const PREPARED: usize = 2;
 /// Longest time between two looks when nothing happens.
@@ -245,11 +247,11 @@ impl Desk {
                 give_back(&held).await;
                 continue;
             }
-            let Held { letter, chunk, .. } = held;
+            let Held { letter, chunk, room, .. } = held;
             if verdict == Some(Verdict::Go) {
                 self.tenure.claimed(job);
                 if let Some(seat) = self.seats.get(&letter.job.site) {
-                    seat.line.push(Claimed { letter, not_before, since: now });
+                    seat.line.push(Claimed { letter, not_before, since: now, _room: room });
                 }
             }
             finished.extend(chunk.settle());
@@ -263,7 +265,8 @@ impl Desk {
         let outcomes: Vec<Outcome> = gathered
             .iter()
             .map(|(held, not_before)| {
-                let claimed = Claimed { letter: held.letter.clone(), not_before: *not_before, since: Instant::now() };
+                let claimed =
+                    Claimed { letter: held.letter.clone(), not_before: *not_before, since: Instant::now(), _room: None };
                 attempt::given_back(&self.office, &self.tenure, &claimed, Duration::from_secs(1)).outcome
             })
             .collect();
@@ -381,11 +384,22 @@ impl Intake {
             let since = delivery.received.into();
             let mut ready = Vec::with_capacity(delivery.payload.items.len());
             for letter in delivery.payload.items {
-                if let Some(letter) = self.prepare(letter, &sites).await {
-                    ready.push(Held { letter, chunk: Arc::clone(&chunk), since });
-                } else {
+                let is_reference = letter.mime.is_none();
+                let Some(letter) = self.prepare(letter, &sites).await else {
                     acknowledge(chunk.settle().into_iter().collect()).await;
+                    continue;
+                };
+                let mut held = Held { letter, chunk: Arc::clone(&chunk), since, room: None };
+                if is_reference {
+                    match self.room(&held.letter, &mut ready, &stop).await {
+                        Some(room) => held.room = Some(room),
+                        None => {
+                            give_back(&held).await;
+                            return;
+                        }
+                    }
                 }
+                ready.push(held);
             }
             if let Err(mpsc::error::SendError(letters)) = self.sender.send(ready).await {
                 for held in &letters {
@@ -396,6 +410,30 @@ impl Intake {
         }
     }
 
+    /// Memory for a letter that was rendered here. What is ready goes to the desk first when there is none: it would
+    /// keep its own for ever. `None`: the desk has closed.
+    async fn room(
+        &self,
+        letter: &Letter,
+        ready: &mut Vec<Held>,
+        stop: &CancellationToken,
+    ) -> Option<OwnedSemaphorePermit> {
+        let all = (self.office.config.desk.rendered_bytes / KIB).max(1);
+        let wanted = (letter.mime.as_ref().map_or(0, |mime| mime.len()) / KIB + 1).min(all);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&self.office.rendered).try_acquire_many_owned(wanted) {
+            return Some(room);
+        }
+        if let Err(mpsc::error::SendError(letters)) = self.sender.send(std::mem::take(ready)).await {
+            for held in &letters {
+                give_back(held).await;
+            }
+            return None;
+        }
+        let room = Arc::clone(&self.office.rendered).acquire_many_owned(wanted);
+        stop.run_until_cancelled(room).await?.ok()
+    }
+
     /// The sites behind the domains of a chunk, as far as they can be told soon: each is asked for once, all at the
     /// same time, and one whose servers are silent does not hold the others up.
     async fn sites(&mut self, letters: &[Letter]) -> Sites {
@@ -403,7 +441,9 @@ impl Intake {
         if self.silent.len() > SILENT_LIMIT {
             self.silent.clear();
         }
-        let domains: HashSet<DomainName> = letters.iter().map(|letter| letter.job.recipient.domain()).collect();
+        // Of mail that is only tried nobody learns, not even a name server.
+        let sent = letters.iter().filter(|letter| !letter.sandbox);
+        let domains: HashSet<DomainName> = sent.map(|letter| letter.job.recipient.domain()).collect();
         let route = &self.office.route;
         let asks: Vec<_> = domains
             .into_iter()
@@ -433,6 +473,7 @@ impl Intake {
                 Ok(pressed) => {
                     letter.sender = pressed.sender;
                     letter.smtputf8 = pressed.smtputf8;
+                    letter.sandbox = pressed.sandbox;
                     letter.mime = Some(pressed.mime);
                 }
                 Err(error) => {
@@ -454,6 +495,9 @@ impl Intake {
                     return None;
                 }
             }
+        }
+        if letter.sandbox {
+            return Some(letter);
         }
         let domain = letter.job.recipient.domain();
         let Some((site, ttl)) = sites.get(&domain) else { return Some(letter) };

@@ -8,6 +8,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A chunk whose members are not all settled yet. It is acknowledged when each has been claimed, parked or refused.
 pub(crate) struct Chunk {
@@ -32,11 +33,15 @@ impl Chunk {
     }
 }
 
+/// The memory that a letter takes which was rendered here; `None` for one that came over the bus. Given back with it.
+pub(crate) type Room = Option<OwnedSemaphorePermit>;
+
 /// A letter that is held, not claimed yet.
 pub(crate) struct Held {
     pub(crate) letter: Letter,
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) since: Instant,
+    pub(crate) room: Room,
 }
 
 /// A letter that is claimed: its outcome must be recorded, whatever it is.
@@ -45,6 +50,7 @@ pub(crate) struct Claimed {
     /// When the throttle lets it start.
     pub(crate) not_before: Instant,
     pub(crate) since: Instant,
+    pub(crate) _room: Room,
 }
 
 impl Held {

@@ -70,6 +70,8 @@ pub(crate) struct Office {
     pub(crate) journal: journal::Journal,
     pub(crate) recorder: recorder::Recorder,
     pub(crate) metrics: SenderMetrics,
+    /// KiB that letters rendered here may take.
+    pub(crate) rendered: Arc<tokio::sync::Semaphore>,
     pub(crate) shards: ShardCount,
     pub(crate) life: service::Lifecycle,
 }
@@ -104,7 +106,8 @@ impl Sender {
         let (journal, left) = opened;
         journal::resolve(&store, left, &config, &metrics).await?;
         let (recorder, recording) = recorder::recorder(&config.record);
-        let office = Office { config, store, bus, press, route, journal, recorder, metrics, shards, life };
+        let rendered = Arc::new(tokio::sync::Semaphore::new((config.desk.rendered_bytes / desk::KIB).max(1)));
+        let office = Office { config, store, bus, press, route, journal, recorder, metrics, rendered, shards, life };
         Ok(Self { office: Arc::new(office), recording, name })
     }
 

@@ -246,6 +246,9 @@ impl Line {
                 if let Some(left) = paused {
                     break 'tried attempt::given_back(office, &self.tenure, &claimed, left);
                 }
+                if claimed.letter.sandbox {
+                    break 'tried attempt::tried(office, &self.tenure, &claimed);
+                }
                 let open = match self.usable(session.take(), &claimed).await {
                     Ok(open) => session.insert(open),
                     Err(NoneOpen::Later(wait)) => {

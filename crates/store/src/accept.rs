@@ -3,9 +3,9 @@
 //! A crash before the commit leaves nothing and answers nobody. A crash after it leaves messages that wait, or
 //! that are released and will be repaired when no one publishes their job.
 
-use crate::{HOT, KNOWN_LIMIT, QueueKey, Store, StoreError, contents::ContentKind, transaction};
+use crate::{HOT, KNOWN_LIMIT, QueueKey, Store, StoreError, call, contents::ContentKind, transaction};
 use chrono::{DateTime, Utc};
-use domain::{BatchId, CampaignId, ContentId, Lane, Mailbox, MessageId, SiteId, TenantId};
+use domain::{BatchId, CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TenantId};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -18,6 +18,8 @@ pub struct NewContent {
     pub kind: ContentKind,
     /// The content as it is kept.
     pub body: Vec<u8>,
+    /// Octets of the other contents that it names, as they travel.
+    pub carried: u64,
 }
 
 /// One envelope recipient of a call.
@@ -39,6 +41,8 @@ pub struct NewMessage {
     pub due: Option<DateTime<Utc>>,
     /// The end of its time to live.
     pub expires_at: DateTime<Utc>,
+    /// What else differs from recipient to recipient: `domain::Overrides` as JSON, if anything does. No `\u0000`.
+    pub overrides: Option<String>,
 }
 
 /// A key under which a repeated call gets the first one's answer.
@@ -67,6 +71,8 @@ pub struct AcceptCall {
     pub refused: serde_json::Value,
     /// The key for repeats, if any.
     pub idempotency: Option<Idempotency>,
+    /// What the caller calls it.
+    pub labels: Labels,
     /// Contents that the messages name and that may not be stored yet.
     pub contents: Vec<NewContent>,
     /// The recipients that were good.
@@ -127,6 +133,39 @@ impl Store {
         Ok(outcomes)
     }
 
+    /// The answer that is kept for a key, or that it was used for another request; `None` when it was not used.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn replay(
+        &self,
+        tenant: TenantId,
+        key: &Idempotency,
+        now: DateTime<Utc>,
+    ) -> Result<Option<AcceptOutcome>, StoreError> {
+        let row = call!(self, conn => {
+            sqlx::query!(
+                "select digest, batch_id, size, refused from mailfleet.idempotency
+                 where tenant_id = $1 and key = $2 and expires_at > $3",
+                tenant.as_uuid(),
+                key.key,
+                now,
+            )
+            .fetch_optional(conn)
+            .await?
+        })?;
+        Ok(row.map(|row| {
+            if row.digest != key.digest {
+                return AcceptOutcome::KeyReused;
+            }
+            AcceptOutcome::Replayed(Replay {
+                batch: BatchId::from_uuid(row.batch_id),
+                size: u32::try_from(row.size).unwrap_or(0),
+                refused: row.refused,
+            })
+        }))
+    }
+
     fn unknown_contents<'a>(&self, calls: &'a [AcceptCall]) -> Vec<(TenantId, &'a NewContent)> {
         let known = self.known.contents.read().expect("no holder of this lock panics");
         let mut contents: Vec<_> = calls
@@ -140,11 +179,11 @@ impl Store {
     }
 }
 
-fn key_of(call: &AcceptCall, message: &NewMessage) -> QueueKey {
+pub(crate) fn key_of(call: &AcceptCall, message: &NewMessage) -> QueueKey {
     QueueKey { tenant: call.tenant, campaign: call.campaign, lane: message.lane, slot: message.site.slot(), site: None }
 }
 
-type Replays = HashMap<BatchId, AcceptOutcome>;
+pub(crate) type Replays = HashMap<BatchId, AcceptOutcome>;
 
 /// Stores the idempotency keys; returns the calls whose key was there, by their batch.
 async fn remember(
@@ -218,22 +257,24 @@ async fn insert_contents(
         return Ok(());
     }
     sqlx::query!(
-        "insert into mailfleet.contents (content_id, tenant_id, kind, body, created_at)
-         select id, tenant, kind, body, $5
-         from unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::bytea[]) as c(id, tenant, kind, body)
+        "insert into mailfleet.contents (content_id, tenant_id, kind, body, created_at, carried)
+         select id, tenant, kind, body, $5, carried
+         from unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::bytea[], $6::bigint[])
+             as c(id, tenant, kind, body, carried)
          on conflict do nothing",
         &contents.iter().map(|(_, c)| c.id.as_uuid()).collect::<Vec<_>>(),
         &contents.iter().map(|(tenant, _)| tenant.as_uuid()).collect::<Vec<_>>(),
         &contents.iter().map(|(_, c)| c.kind.code()).collect::<Vec<_>>(),
-        &contents.iter().map(|(_, c)| c.body.clone()).collect::<Vec<_>>(),
+        &contents.iter().map(|(_, c)| c.body.as_slice()).collect::<Vec<_>>() as &[&[u8]],
         now,
+        &contents.iter().map(|(_, c)| i64::try_from(c.carried).unwrap_or(i64::MAX)).collect::<Vec<_>>(),
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-async fn insert_batches(
+pub(crate) async fn insert_batches(
     conn: &mut sqlx::PgConnection,
     calls: &[AcceptCall],
     replays: &Replays,
@@ -241,22 +282,28 @@ async fn insert_batches(
 ) -> Result<(), StoreError> {
     let fresh: Vec<&AcceptCall> = calls.iter().filter(|call| !replays.contains_key(&call.batch)).collect();
     sqlx::query!(
-        "insert into mailfleet.batches (batch_id, tenant_id, campaign_id, size, created_at)
-         select id, tenant, campaign, size, $5
-         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[]) as b(id, tenant, campaign, size)
+        "insert into mailfleet.batches (batch_id, tenant_id, campaign_id, size, created_at, labels)
+         select id, tenant, campaign, size, $5, labels
+         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $6::jsonb[])
+             as b(id, tenant, campaign, size, labels)
          on conflict do nothing",
         &fresh.iter().map(|call| call.batch.as_uuid()).collect::<Vec<_>>(),
         &fresh.iter().map(|call| call.tenant.as_uuid()).collect::<Vec<_>>(),
         &fresh.iter().map(|call| call.campaign.map(|id| id.as_uuid())).collect::<Vec<_>>() as &[Option<Uuid>],
         &fresh.iter().map(|call| i32::try_from(call.size).unwrap_or(i32::MAX)).collect::<Vec<_>>(),
         now,
+        &fresh.iter().map(|call| labels_of(call)).collect::<Vec<_>>() as &[Option<serde_json::Value>],
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-async fn insert_messages(
+fn labels_of(call: &AcceptCall) -> Option<serde_json::Value> {
+    if call.labels.is_empty() { None } else { serde_json::to_value(&call.labels).ok() }
+}
+
+pub(crate) async fn insert_messages(
     conn: &mut sqlx::PgConnection,
     calls: &[AcceptCall],
     replays: &Replays,
@@ -294,6 +341,7 @@ async fn insert_messages(
         &rows.slot,
         &rows.site,
         now,
+        &rows.overrides as &[Option<String>],
     )
     .execute(conn)
     .await?;
@@ -329,6 +377,7 @@ struct Columns {
     lane: Vec<i16>,
     slot: Vec<i16>,
     site: Vec<String>,
+    overrides: Vec<Option<String>>,
 }
 
 impl Columns {
@@ -347,5 +396,6 @@ impl Columns {
         self.lane.push(message.lane.code());
         self.slot.push(message.site.slot().code());
         self.site.push(message.site.as_str().to_owned());
+        self.overrides.push(message.overrides.clone());
     }
 }

@@ -13,6 +13,8 @@ pub enum ContentKind {
     Template,
     /// Raw MIME.
     Raw,
+    /// A file that goes along with mails.
+    Attachment,
 }
 
 impl ContentKind {
@@ -22,6 +24,7 @@ impl ContentKind {
             Self::Mail => 1,
             Self::Template => 2,
             Self::Raw => 3,
+            Self::Attachment => 4,
         }
     }
 
@@ -30,6 +33,7 @@ impl ContentKind {
             1 => Some(Self::Mail),
             2 => Some(Self::Template),
             3 => Some(Self::Raw),
+            4 => Some(Self::Attachment),
             _ => None,
         }
     }
@@ -68,7 +72,7 @@ impl Store {
         .transpose()
     }
 
-    /// How many octets these contents have; those that are not stored are absent.
+    /// How many octets these contents have, with what they bring along; those that are not stored are absent.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -76,7 +80,8 @@ impl Store {
         let ids: Vec<Uuid> = ids.iter().map(ContentId::as_uuid).collect();
         let rows = call!(self, conn => {
             sqlx::query!(
-                r#"select content_id, octet_length(body) as "size!" from mailfleet.contents where content_id = any ($1)"#,
+                r#"select content_id, octet_length(body) + carried as "size!" from mailfleet.contents
+                   where content_id = any ($1)"#,
                 &ids
             )
             .fetch_all(conn)

@@ -68,6 +68,8 @@ pub struct Released {
     pub recipient: Mailbox,
     /// The variables, a JSON object.
     pub variables: String,
+    /// What else differs from recipient to recipient: `domain::Overrides` as JSON, if anything does.
+    pub overrides: Option<String>,
 }
 
 /// What a repair found.
@@ -167,6 +169,7 @@ impl Store {
                     bus_epoch: row.bus_epoch,
                     content: ContentId::from_uuid(row.content_id),
                     variables: row.variables.clone(),
+                    overrides: row.overrides.clone(),
                 })
             };
             match read() {

@@ -1,6 +1,6 @@
 //! Sending domains and their DKIM keys.
 
-use crate::{PLAIN, Store, StoreError, call, transaction};
+use crate::{PLAIN, Store, StoreError, audit_log, call, transaction};
 use chrono::{DateTime, Utc};
 use domain::{DkimKeyId, DomainName, SendingDomainId, TenantId};
 
@@ -94,8 +94,8 @@ impl Store {
             for key in keys {
                 sqlx::query!(
                     "insert into mailfleet.dkim_keys (dkim_key_id, sending_domain_id, selector, algorithm,
-                                                      sealed_private_key, dns_txt, created_at)
-                     values ($1, $2, $3, $4, $5, $6, $7)",
+                                                      sealed_private_key, dns_txt, created_at, activated_at)
+                     values ($1, $2, $3, $4, $5, $6, $7, $7)",
                     key.id.as_uuid(),
                     domain.id.as_uuid(),
                     key.selector,
@@ -107,6 +107,7 @@ impl Store {
                 .execute(&mut *conn)
                 .await?;
             }
+            audit_log::enter(self, conn, Some(domain.tenant), &format!("domains/{}", domain.id)).await?;
         })
     }
 

@@ -15,41 +15,59 @@
 
 mod accept;
 pub mod admin;
+mod audit_log;
 mod bus_state;
 mod clock;
 mod contents;
+mod dead_letters;
 mod dispatch;
+mod domain_keys;
 mod domains;
 mod error;
 mod faults;
 mod keeper;
 mod leases;
+mod listing;
 mod log;
 mod marks;
 mod messages;
+mod metrics;
 mod moving;
 mod queues;
+mod quotas;
 mod sites;
 mod suppressions;
+mod tail;
 mod templates;
 mod tenants;
 
 pub use accept::{AcceptCall, AcceptOutcome, Idempotency, NewContent, NewMessage, Replay};
+pub use audit_log::{Actor, AuditEvent};
 pub use bus_state::BusState;
 pub use contents::{Content, ContentKind};
+pub use dead_letters::{DeadLetter, Requeue};
 pub use dispatch::{DoubtPolicy, DueQueue, InMotion, Quota, Released, Repaired};
+pub use domain_keys::{DomainKey, KeyState};
 pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
 pub use error::StoreError;
 pub use keeper::{KeptLease, LeaseKeeper, LeaseTerms};
 pub use leases::{Lease, LeaseHolder};
+pub use listing::{ListFilter, ListPosition, Listed, Place};
 pub use log::{Audit, Fold, LogHead, SiteFigures};
 pub use marks::UnsettledMark;
 pub use messages::{Event, MessageView, Whereabouts};
+pub use metrics::{Dimensions, MetricBucket, MetricRow, MetricsQuery};
 pub use moving::{Claim, Claimed, Failed, Orphan, Outcome, Parked, Recorded, Verdict, What};
 pub use queues::{Pause, PauseSelector, QueueKey, QueueView};
-pub use suppressions::Suppression;
-pub use templates::Template;
-pub use tenants::{ApiKey, NewApiKey, Tenant};
+pub use quotas::{Ask, Lent, Loan, QuotaPeriod, Quotas};
+pub use suppressions::{
+    NewSuppression, Suppressed, Suppression, SuppressionCause, SuppressionEntry, SuppressionFilter, SuppressionPlace,
+};
+pub use tail::{LogEntry, LogPage};
+pub use templates::{
+    NewTemplateVersion, Template, TemplateContent, TemplateVersion, TemplateVersionSource, TemplateVersionSummary,
+};
+pub use tenants::{ApiKey, NewApiKey, PreviousSecret, Tenant};
 
 use failpoint::Faults;
 use sqlx::{
@@ -105,6 +123,7 @@ pub struct Store {
     call_timeout: Duration,
     known: Arc<Known>,
     faults: Option<Faults>,
+    actor: Option<Actor>,
 }
 
 /// What this process has seen stored and what never changes once it is.
@@ -151,7 +170,7 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Connect { source })?;
-        Ok(Self { pool, call_timeout: config.call_timeout, known: Arc::default(), faults: None })
+        Ok(Self { pool, call_timeout: config.call_timeout, known: Arc::default(), faults: None, actor: None })
     }
 
     /// The same store, of whose calls on a message's road some go wrong. For tests.

@@ -1,9 +1,13 @@
 //! One message as its owner sees it: what it is, where it is, what happened.
 
-use crate::{Store, StoreError, transaction};
+use crate::{
+    Store, StoreError,
+    listing::{read_labels, read_overrides},
+    transaction,
+};
 use chrono::{DateTime, Utc};
 use domain::fact::{FactDetail, FactKind};
-use domain::{BatchId, CampaignId, Closing, ContentId, Mailbox, MessageId, SiteId, TenantId};
+use domain::{BatchId, CampaignId, Closing, ContentId, Labels, Mailbox, MessageId, SiteId, TenantId};
 
 /// Where a message is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +88,8 @@ pub struct MessageView {
     pub expires_at: DateTime<Utc>,
     /// Where it is.
     pub whereabouts: Whereabouts,
+    /// What it is called.
+    pub labels: Labels,
     /// Whether its cancel has been asked for.
     pub cancel_asked: bool,
     /// What happened, oldest first.
@@ -99,8 +105,11 @@ impl Store {
         // One snapshot, so that a message is not missed while it changes tables.
         let found = transaction!(self, "begin isolation level repeatable read read only", conn => {
             let message = sqlx::query!(
-                "select tenant_id, campaign_id, batch_id, content_id, recipient, expires_at from mailfleet.messages
-                 where message_id = $1 and ($2::uuid is null or tenant_id = $2)",
+                r#"select m.tenant_id as "tenant_id!", m.campaign_id as "campaign_id?", m.batch_id as "batch_id!",
+                          m.content_id as "content_id!", m.recipient as "recipient!", m.expires_at as "expires_at!",
+                          m.overrides::text as overrides, b.labels as "labels?"
+                   from mailfleet.messages m left join mailfleet.batches b using (batch_id)
+                   where m.message_id = $1 and ($2::uuid is null or m.tenant_id = $2)"#,
                 id.as_uuid(),
                 tenant.map(|id| id.as_uuid()),
             )
@@ -201,6 +210,7 @@ impl Store {
             site: SiteId::from_stored(site),
             expires_at: message.expires_at,
             whereabouts,
+            labels: read_labels(message.labels).with(read_overrides(message.overrides.as_deref()).as_ref()),
             cancel_asked,
             events,
         }))

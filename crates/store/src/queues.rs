@@ -1,6 +1,6 @@
 //! Queues (tenant, campaign, lane, slot) and pauses.
 
-use crate::{KNOWN_LIMIT, PLAIN, Store, StoreError, call, transaction};
+use crate::{KNOWN_LIMIT, PLAIN, Store, StoreError, audit_log, call, transaction};
 use chrono::{DateTime, Utc};
 use domain::{CampaignId, Lane, SiteId, Slot, TenantId};
 use uuid::Uuid;
@@ -54,6 +54,21 @@ pub struct PauseSelector {
     pub slot: Option<Slot>,
     /// One destination site's.
     pub site: Option<SiteId>,
+}
+
+impl PauseSelector {
+    /// As the audit log names it.
+    fn resource(&self) -> String {
+        let part = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
+        let parts = [
+            part("tenant", self.tenant.map(|id| id.to_string())),
+            part("campaign", self.campaign.map(|id| id.to_string())),
+            part("queue", self.queue.map(|id| id.to_string())),
+            part("slot", self.slot.map(|slot| slot.to_string())),
+            part("site", self.site.as_ref().map(SiteId::to_string)),
+        ];
+        format!("queues: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// A pause in force.
@@ -132,8 +147,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer, or the selector is empty.
     pub async fn pause(&self, what: &PauseSelector, reason: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let done = call!(self, conn => {
-            sqlx::query!(
+        transaction!(self, PLAIN, conn => {
+            let done = sqlx::query!(
                 "insert into mailfleet.pauses (tenant_id, campaign_id, queue_id, slot, site, reason, created_at)
                  values ($1, $2, $3, $4, $5, $6, $7)
                  on conflict do nothing",
@@ -145,10 +160,14 @@ impl Store {
                 reason,
                 now,
             )
-            .execute(conn)
-            .await?
-        })?;
-        Ok(done.rows_affected() == 1)
+            .execute(&mut *conn)
+            .await?;
+            let made = done.rows_affected() == 1;
+            if made {
+                audit_log::enter(self, conn, what.tenant, &what.resource()).await?;
+            }
+            made
+        })
     }
 
     /// Ends a pause; `false` when there was none with exactly this selector.
@@ -156,8 +175,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn resume(&self, what: &PauseSelector) -> Result<bool, StoreError> {
-        let done = call!(self, conn => {
-            sqlx::query!(
+        transaction!(self, PLAIN, conn => {
+            let done = sqlx::query!(
                 "delete from mailfleet.pauses
                  where tenant_id is not distinct from $1 and campaign_id is not distinct from $2
                    and queue_id is not distinct from $3 and slot is not distinct from $4 and site is not distinct from $5",
@@ -167,10 +186,14 @@ impl Store {
                 what.slot.map(Slot::code),
                 what.site.as_ref().map(SiteId::as_str),
             )
-            .execute(conn)
-            .await?
-        })?;
-        Ok(done.rows_affected() == 1)
+            .execute(&mut *conn)
+            .await?;
+            let ended = done.rows_affected() == 1;
+            if ended {
+                audit_log::enter(self, conn, what.tenant, &what.resource()).await?;
+            }
+            ended
+        })
     }
 
     /// The pauses in force, oldest first.

@@ -1,6 +1,6 @@
 //! Tenants and their API keys.
 
-use crate::{Store, StoreError, call};
+use crate::{PLAIN, Quotas, Store, StoreError, audit_log, call, transaction};
 use chrono::{DateTime, Utc};
 use domain::{ApiKeyId, TenantId};
 
@@ -51,6 +51,19 @@ pub struct ApiKey {
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
+    /// When its secret was last rotated.
+    pub rotated_at: Option<DateTime<Utc>>,
+    /// The secret before that.
+    pub previous: Option<PreviousSecret>,
+}
+
+/// What a key's secret was before its rotation.
+#[derive(Clone, Debug)]
+pub struct PreviousSecret {
+    /// SHA-256 of the secret.
+    pub sha256: Vec<u8>,
+    /// Until when it is good.
+    pub until: DateTime<Utc>,
 }
 
 impl Store {
@@ -59,17 +72,110 @@ impl Store {
     /// # Errors
     /// `Exists` when the name is taken; otherwise when the database does not answer.
     pub async fn create_tenant(&self, tenant: &Tenant) -> Result<(), StoreError> {
-        call!(self, conn => {
+        transaction!(self, PLAIN, conn => {
             sqlx::query!(
                 "insert into mailfleet.tenants (tenant_id, name, created_at) values ($1, $2, $3)",
                 tenant.id.as_uuid(),
                 tenant.name,
                 tenant.created_at,
             )
-            .execute(conn)
+            .execute(&mut *conn)
             .await
             .map_err(|error| StoreError::or_exists(error, "a tenant of this name"))?;
+            audit_log::enter(self, conn, Some(tenant.id), &format!("tenants/{}", tenant.id)).await?;
         })
+    }
+
+    /// Up to `limit` tenants whose names come after `after`, by name, with their quotas.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn list_tenants(&self, after: &str, limit: u32) -> Result<Vec<(Tenant, Quotas)>, StoreError> {
+        let rows = call!(self, conn => {
+            sqlx::query_as!(
+                TenantRow,
+                "select tenant_id, name, created_at, recipients_per_hour, recipients_per_day, max_backlog
+                 from mailfleet.tenants where name > $1 order by name limit $2",
+                after,
+                i64::from(limit),
+            )
+            .fetch_all(conn)
+            .await?
+        })?;
+        Ok(rows.into_iter().map(TenantRow::split).collect())
+    }
+
+    /// A tenant by its id, with its quotas.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tenant(&self, id: TenantId) -> Result<Option<(Tenant, Quotas)>, StoreError> {
+        let row = call!(self, conn => {
+            sqlx::query_as!(
+                TenantRow,
+                "select tenant_id, name, created_at, recipients_per_hour, recipients_per_day, max_backlog
+                 from mailfleet.tenants where tenant_id = $1",
+                id.as_uuid(),
+            )
+            .fetch_optional(conn)
+            .await?
+        })?;
+        Ok(row.map(TenantRow::split))
+    }
+
+    /// A tenant by its name, with its quotas.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tenant_named(&self, name: &str) -> Result<Option<(Tenant, Quotas)>, StoreError> {
+        let row = call!(self, conn => {
+            sqlx::query_as!(
+                TenantRow,
+                "select tenant_id, name, created_at, recipients_per_hour, recipients_per_day, max_backlog
+                 from mailfleet.tenants where name = $1",
+                name,
+            )
+            .fetch_optional(conn)
+            .await?
+        })?;
+        Ok(row.map(TenantRow::split))
+    }
+
+    /// Changes what is given of a tenant; a quota of 0 takes the limit away. `None` when there is no such tenant.
+    ///
+    /// # Errors
+    /// `Exists` when the name is taken; otherwise when the database does not answer.
+    pub async fn update_tenant(
+        &self,
+        id: TenantId,
+        name: Option<&str>,
+        quotas: &Quotas,
+    ) -> Result<Option<(Tenant, Quotas)>, StoreError> {
+        let row = transaction!(self, PLAIN, conn => {
+            let row = sqlx::query_as!(
+                TenantRow,
+                "update mailfleet.tenants
+                 set name = coalesce($2, name),
+                     recipients_per_hour = nullif(coalesce($3, recipients_per_hour), 0),
+                     recipients_per_day = nullif(coalesce($4, recipients_per_day), 0),
+                     max_backlog = nullif(coalesce($5, max_backlog), 0)
+                 where tenant_id = $1
+                 returning tenant_id, name, created_at, recipients_per_hour, recipients_per_day, max_backlog",
+                id.as_uuid(),
+                name,
+                quotas.per_hour.map(to_stored),
+                quotas.per_day.map(to_stored),
+                quotas.backlog.map(to_stored),
+            )
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(|error| StoreError::or_exists(error, "a tenant of this name"))?;
+            if row.is_some() {
+                audit_log::enter(self, conn, Some(id), &format!("tenants/{id}")).await?;
+            }
+            row
+        })?;
+        Ok(row.map(TenantRow::split))
     }
 
     /// The tenants, by name.
@@ -108,7 +214,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer, or there is no such tenant.
     pub async fn create_api_key(&self, key: &NewApiKey, now: DateTime<Utc>) -> Result<(), StoreError> {
-        call!(self, conn => {
+        transaction!(self, PLAIN, conn => {
             sqlx::query!(
                 "insert into mailfleet.api_keys
                      (api_key_id, tenant_id, name, secret_sha256, scopes, created_at, expires_at)
@@ -122,8 +228,9 @@ impl Store {
                 now,
                 key.expires_at,
             )
-            .execute(conn)
+            .execute(&mut *conn)
             .await?;
+            audit_log::enter(self, conn, key.tenant, &format!("api_keys/{}", key.id)).await?;
         })
     }
 
@@ -135,7 +242,8 @@ impl Store {
         let row = call!(self, conn => {
             sqlx::query_as!(
                 KeyRow,
-                "select api_key_id, tenant_id, name, secret_sha256, scopes, created_at, expires_at, revoked_at
+                "select api_key_id, tenant_id, name, secret_sha256, scopes, created_at, expires_at, revoked_at,
+                        rotated_at, previous_sha256, previous_until
                  from mailfleet.api_keys where api_key_id = $1",
                 id.as_uuid()
             )
@@ -153,7 +261,8 @@ impl Store {
         let rows = call!(self, conn => {
             sqlx::query_as!(
                 KeyRow,
-                "select api_key_id, tenant_id, name, secret_sha256, scopes, created_at, expires_at, revoked_at
+                "select api_key_id, tenant_id, name, secret_sha256, scopes, created_at, expires_at, revoked_at,
+                        rotated_at, previous_sha256, previous_until
                  from mailfleet.api_keys where tenant_id is not distinct from $1 order by created_at desc limit 1000",
                 tenant.map(|id| id.as_uuid())
             )
@@ -173,18 +282,79 @@ impl Store {
         id: ApiKeyId,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
-        let done = call!(self, conn => {
-            sqlx::query!(
+        transaction!(self, PLAIN, conn => {
+            let owner = sqlx::query_scalar!(
                 "update mailfleet.api_keys set revoked_at = coalesce(revoked_at, $3)
-                 where api_key_id = $1 and ($2::uuid is null or tenant_id = $2)",
+                 where api_key_id = $1 and ($2::uuid is null or tenant_id = $2)
+                 returning tenant_id",
                 id.as_uuid(),
                 tenant.map(|id| id.as_uuid()),
                 now,
             )
-            .execute(conn)
-            .await?
-        })?;
-        Ok(done.rows_affected() == 1)
+            .fetch_optional(&mut *conn)
+            .await?;
+            if let Some(owner) = owner {
+                audit_log::enter(self, conn, owner.map(TenantId::from_uuid), &format!("api_keys/{id}")).await?;
+            }
+            owner.is_some()
+        })
+    }
+
+    /// Gives a key a new secret; the one before is good until `previous_until`, an older one no more. `false` when
+    /// there is no such key, or it has ended.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn rotate_api_key(
+        &self,
+        id: ApiKeyId,
+        secret_sha256: &[u8; 32],
+        previous_until: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        transaction!(self, PLAIN, conn => {
+            let owner = sqlx::query_scalar!(
+                "update mailfleet.api_keys
+                 set previous_sha256 = secret_sha256, previous_until = $3, secret_sha256 = $2, rotated_at = $4
+                 where api_key_id = $1 and revoked_at is null and (expires_at is null or expires_at > $4)
+                 returning tenant_id",
+                id.as_uuid(),
+                &secret_sha256[..],
+                previous_until,
+                now,
+            )
+            .fetch_optional(&mut *conn)
+            .await?;
+            if let Some(owner) = owner {
+                audit_log::enter(self, conn, owner.map(TenantId::from_uuid), &format!("api_keys/{id}")).await?;
+            }
+            owner.is_some()
+        })
+    }
+}
+
+fn to_stored(limit: u64) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+struct TenantRow {
+    tenant_id: uuid::Uuid,
+    name: String,
+    created_at: DateTime<Utc>,
+    recipients_per_hour: Option<i64>,
+    recipients_per_day: Option<i64>,
+    max_backlog: Option<i64>,
+}
+
+impl TenantRow {
+    fn split(self) -> (Tenant, Quotas) {
+        let limit = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
+        let quotas = Quotas {
+            per_hour: limit(self.recipients_per_hour),
+            per_day: limit(self.recipients_per_day),
+            backlog: limit(self.max_backlog),
+        };
+        (Tenant { id: TenantId::from_uuid(self.tenant_id), name: self.name, created_at: self.created_at }, quotas)
     }
 }
 
@@ -197,6 +367,9 @@ struct KeyRow {
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    rotated_at: Option<DateTime<Utc>>,
+    previous_sha256: Option<Vec<u8>>,
+    previous_until: Option<DateTime<Utc>>,
 }
 
 impl From<KeyRow> for ApiKey {
@@ -210,6 +383,11 @@ impl From<KeyRow> for ApiKey {
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            rotated_at: row.rotated_at,
+            previous: row
+                .previous_sha256
+                .zip(row.previous_until)
+                .map(|(sha256, until)| PreviousSecret { sha256, until }),
         }
     }
 }

@@ -70,6 +70,8 @@ static OFFICE: LazyLock<Office> = LazyLock::new(|| {
         lane: Lane::Transactional,
         return_path: ReturnPath::Fixed(EnvelopeSender(None)),
         signing_domain: "example.com".parse().expect("a name"),
+        attachments: Vec::new(),
+        sandbox: false,
     };
     Office {
         runtime,
@@ -114,6 +116,7 @@ fuzz_target!(|data: &[u8]| {
         campaign: None,
         recipient: &office.recipient,
         variables: "",
+        overrides: None,
         keys: &office.keys,
     };
     let mime = prepared.render(request).expect("what was accepted can be sent").mime;

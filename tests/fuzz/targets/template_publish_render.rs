@@ -44,6 +44,8 @@ fn source(body: Body, value: &str) -> MailSource {
         lane: Lane::Transactional,
         return_path: ReturnPath::Fixed(EnvelopeSender(None)),
         signing_domain: "example.com".parse().expect("a name"),
+        attachments: Vec::new(),
+        sandbox: false,
     }
 }
 
@@ -77,6 +79,7 @@ fuzz_target!(|data: &[u8]| {
         campaign: None,
         recipient: &RECIPIENT,
         variables: &variables,
+        overrides: None,
         keys: &[],
     };
     let Ok(rendered) = prepared.render(request) else { return };

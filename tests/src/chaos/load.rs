@@ -239,7 +239,11 @@ impl Load {
     async fn ban_once(&self, of: &Banned, turn: usize) -> Result<(), Status> {
         match of {
             Banned::Recipient(recipient) => {
-                let request = v1::AddSuppressionRequest { emails: vec![recipient.clone()], reason: String::new() };
+                let request = v1::AddSuppressionRequest {
+                    emails: vec![recipient.clone()],
+                    reason: String::new(),
+                    ..Default::default()
+                };
                 let mut list = SuppressionServiceClient::new(self.line(turn));
                 within(list.add_suppression(request)).await.map(drop)
             }

@@ -58,7 +58,11 @@ async fn a_hundred_calls_with_one_key_at_the_same_time_are_one() {
 async fn a_batch_refuses_recipients_one_by_one_while_the_good_ones_go() {
     let fleet = Fleet::start().await;
     let mut post = mail().to("ann@receiver.test").to("not an address").to("bob@receiver.test").to("ANN@receiver.test");
-    post.recipients.push(v1::Recipient { email: "cem@receiver.test".to_owned(), variables_json: "[1]".to_owned() });
+    post.recipients.push(v1::Recipient {
+        email: "cem@receiver.test".to_owned(),
+        variables_json: "[1]".to_owned(),
+        ..v1::Recipient::default()
+    });
     let (answer, ids) = fleet.submit_batch(post).await;
     assert_eq!((answer.accepted, answer.refused), (2, 3));
     let refusals: Vec<_> = answer
@@ -192,7 +196,8 @@ async fn a_key_does_what_its_scopes_say_and_sees_its_own_tenant_alone() {
     assert!(fleet.mails_with(&reads).get_message(v1::GetMessageRequest { message_id: id.to_string() }).await.is_ok());
     let line = fleet.line(&reads);
     let template = v1::CreateTemplateRequest { name: "t".to_owned() };
-    let suppression = v1::AddSuppressionRequest { emails: vec!["a@b.test".to_owned()], reason: String::new() };
+    let suppression =
+        v1::AddSuppressionRequest { emails: vec!["a@b.test".to_owned()], reason: String::new(), ..Default::default() };
     let tenant = v1::CreateTenantRequest { name: "mine".to_owned() };
     for refused in [
         fleet.mails_with(&reads).send_message(mail().to("bob@receiver.test").message()).await.map(drop),

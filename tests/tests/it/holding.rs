@@ -116,8 +116,11 @@ async fn who_is_suppressed_gets_nothing_that_was_not_under_way() {
     let fleet = Fleet::start().await;
     let later = fleet.clock.now().await + chrono::Duration::hours(1);
     let queued = fleet.submit(mail().to("ann@receiver.test").at(later)).await;
-    let suppress =
-        v1::AddSuppressionRequest { emails: vec!["Ann@Receiver.test".to_owned()], reason: "left".to_owned() };
+    let suppress = v1::AddSuppressionRequest {
+        emails: vec!["Ann@Receiver.test".to_owned()],
+        reason: "left".to_owned(),
+        ..Default::default()
+    };
     let answer = fleet.suppressions().add_suppression(suppress).await.unwrap().into_inner();
     assert_eq!((answer.added, answer.messages_closed), (1, 1));
     assert_eq!(fleet.get(queued).await.state(), MessageState::Suppressed);
@@ -147,7 +150,11 @@ async fn no_claim_that_begins_after_a_suppression_succeeds() {
     until("some are delivered", async || fleet.sink.stats().accepted > 10).await;
     let mut suppressed = Vec::new();
     for index in (0..COUNT).step_by(6) {
-        let request = v1::AddSuppressionRequest { emails: vec![emails[index].clone()], reason: String::new() };
+        let request = v1::AddSuppressionRequest {
+            emails: vec![emails[index].clone()],
+            reason: String::new(),
+            ..Default::default()
+        };
         fleet.suppressions().add_suppression(request).await.unwrap();
         suppressed.push((ids[index].unwrap(), fleet.clock.now().await));
     }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod api;
+mod attachments;
+mod command;
 mod delivery;
 mod doubt;
 mod edge;
@@ -11,11 +13,16 @@ mod half_open;
 mod holding;
 mod injected;
 mod kill;
+mod labels;
 mod model;
 mod neighbours;
+mod rotation;
 mod routes;
+mod sandbox;
 mod senders;
 mod shaping;
+mod templates;
+mod watch;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …
 fn addresses(count: usize, head: &str, domain: &str) -> Vec<String> {

@@ -134,6 +134,7 @@ pub fn job(index: u32, domain: &str) -> Job {
         site,
         lane: Lane::Bulk,
         variables: Bytes::from_static(b"{}"),
+        overrides: Bytes::new(),
         expires_at: now,
         alone: false,
     }
@@ -141,5 +142,5 @@ pub fn job(index: u32, domain: &str) -> Job {
 
 pub fn letter(index: u32, domain: &str, size: usize) -> Letter {
     let mime = Some(vec![b'm'; size].into());
-    Letter { job: job(index, domain), sender: EnvelopeSender(None), mime, smtputf8: false }
+    Letter { job: job(index, domain), sender: EnvelopeSender(None), mime, smtputf8: false, sandbox: false }
 }

@@ -138,7 +138,7 @@ mod tests {
         write_csv(&one, 2_000, "x").expect("writes");
         write_csv(&two, 2_000, "x").expect("writes");
         assert_eq!(fs::read(&one).expect("reads"), fs::read(&two).expect("reads"));
-        let recipients = read_csv(&one, &serde_json::Map::new()).expect("reads");
+        let recipients = read_csv(&one, &serde_json::Map::new(), None).expect("reads");
         let distinct: BTreeSet<&str> = recipients.iter().map(|recipient| recipient.email.as_str()).collect();
         assert_eq!((recipients.len(), distinct.len()), (2_000, 2_000));
         for email in &distinct {

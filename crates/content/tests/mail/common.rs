@@ -54,6 +54,8 @@ pub fn source(body: Body) -> MailSource {
         lane: Lane::Transactional,
         return_path: ReturnPath::PerMessage(domain_name("bounces.example.com")),
         signing_domain: domain_name("example.com"),
+        attachments: Vec::new(),
+        sandbox: false,
     }
 }
 
@@ -94,6 +96,7 @@ pub fn render_to(
         campaign: None,
         recipient: &mailbox(recipient),
         variables,
+        overrides: None,
         keys,
     })
 }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod any;
+mod attachments;
 mod common;
 mod dkim;
 mod hostile;
+mod own;
 mod render;
 mod templates;
+mod versions;

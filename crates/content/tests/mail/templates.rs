@@ -1,7 +1,9 @@
 //! Any template with any variables: refused when it is published, failed for one recipient, or a strict mail.
 
 use crate::common::*;
-use mailfleet_content::{Body, Limits, MailSource, Prepared, TemplateSource, Unsubscribe};
+use mailfleet_content::{
+    Body, Ingredient, Library, Limits, MailSource, Prepared, TemplateSource, Unsubscribe, VersionSource,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -77,7 +79,7 @@ fn template_text() -> impl Strategy<Value = String> {
         1 => "\\PC{0,12}",
         1 => (prop::sample::select(vec!["x", "y", "o"]), expr()).prop_map(|(name, value)| format!("{{% set {name} = {value} %}}")),
         1 => prop::sample::select(vec![
-            "{% include 'x' %}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% autoescape false %}", "{% do x %}", "{% break %}",
+            "{% include 'x' %}", "{% extends 'y' %}", "{% block a %}", "{%- block b -%}", "{% endblock %}", "{{ super() }}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% autoescape false %}", "{% do x %}", "{% break %}",
             "{% raw %}{{ x }}{% endraw %}", "{% raw %}", "{% endif %}", "{%- if x -%}", "{{ x", "{{ debug() }}", "{{ now() }}",
         ]).prop_map(str::to_owned),
     ];
@@ -221,6 +223,31 @@ proptest! {
         match prepared {
             Ok(prepared) => rendered_strictly(&mail, &prepared, &variables)?,
             Err(error) => return Err(TestCaseError::fail(format!("published, then {error}"))),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_templates_take_in_is_refused_or_can_be_rendered(
+        own in template_text(), other in template_text(), layout in template_text(), variables in variables(),
+    ) {
+        let mut library = Library { of: Some("own".to_owned()), ..Library::default() };
+        for (name, text) in [("x", &other), ("y", &layout)] {
+            let source = VersionSource::from(template("S", text));
+            // Also in circles, which published versions cannot make.
+            let pins = [("x".to_owned(), 1), ("y".to_owned(), 1)].into();
+            library.versions.insert((name.to_owned(), 1), Ingredient { latest: 2, source, pins });
+            library.pins.insert(name.to_owned(), 1);
+        }
+        let source = VersionSource::from(template("S", &format!("{{% extends 'y' %}}{own}")));
+        for source in [source, VersionSource::from(template("S", &own))] {
+            let Ok(built) = source.build(&library, &limits()) else { continue };
+            let mail = super::common::source(Body::Template { content: content_id() });
+            match Prepared::new(&mail, built.base.as_ref(), None, &limits()) {
+                Ok(prepared) => rendered_strictly(&mail, &prepared, &variables)?,
+                Err(error) => return Err(TestCaseError::fail(format!("published, then {error}"))),
+            }
         }
     }
 }

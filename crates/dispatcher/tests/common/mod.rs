@@ -115,6 +115,7 @@ impl House {
                     lane: call.lane,
                     due: Some(now + call.due_in),
                     expires_at: now + call.ttl,
+                    overrides: None,
                 }
             })
             .collect();
@@ -126,7 +127,13 @@ impl House {
             size: call.count,
             refused: serde_json::Value::Array(Vec::new()),
             idempotency: None,
-            contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"a content".to_vec() }],
+            labels: Default::default(),
+            contents: vec![NewContent {
+                id: content,
+                kind: ContentKind::Mail,
+                body: b"a content".to_vec(),
+                carried: 0,
+            }],
             messages,
         };
         let outcome = self.store.accept(&[accept], now).await.expect("accepts").remove(0);

@@ -1,12 +1,12 @@
 //! The mail that all recipients of a call share.
 
-use super::{Faults, Times, Violation, campaign, email, free_text, name, times};
+use super::{Faults, Times, Violation, campaign, email, free_text, labels, name, times};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use content::{NameAddr, Unsubscribe};
-use domain::{CampaignId, Lane, TemplateId};
+use domain::{CampaignId, Labels, Lane, TemplateId};
 use proto::v1::{self, mail::Content};
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
 /// Most addresses in one address header.
 const MAX_HEADER_ADDRESSES: usize = 50;
@@ -85,6 +85,23 @@ pub struct MailDraft {
     pub campaign: Option<CampaignId>,
     /// When it goes and ends.
     pub times: Times,
+    /// Files that go along.
+    pub files: Vec<FileDraft>,
+    /// What the caller calls it.
+    pub labels: Labels,
+}
+
+/// A file that goes along; its form is the content crate's rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileDraft {
+    /// Its name.
+    pub name: String,
+    /// Its media type.
+    pub media_type: String,
+    /// Under which name the HTML part shows it.
+    pub shown_as: Option<String>,
+    /// What it holds.
+    pub octets: Bytes,
 }
 
 /// Looks at all fields of a mail; `None` when one is at fault.
@@ -128,6 +145,18 @@ pub fn mail(faults: &mut Faults, given: Option<v1::Mail>, default_lane: Lane, no
     let list_id = filled(given.list_id);
     let campaign = faults.take(campaign("mail.campaign_id", &given.campaign_id));
     let times = times(faults, given.send_at.as_ref(), given.time_to_live.as_ref(), lane.unwrap_or(default_lane), now);
+    let files = given
+        .attachments
+        .into_iter()
+        .map(|file| FileDraft {
+            name: file.file_name,
+            media_type: file.content_type,
+            shown_as: filled(file.content_id),
+            octets: file.data,
+        })
+        .collect();
+    let tags = faults.take(labels::tags("mail.tags", given.tags, &[]));
+    let metadata = faults.take(labels::metadata("mail.metadata", given.metadata, &BTreeMap::new()));
     Some(MailDraft {
         from: from?,
         reply_to,
@@ -140,6 +169,8 @@ pub fn mail(faults: &mut Faults, given: Option<v1::Mail>, default_lane: Lane, no
         lane: lane?,
         campaign: campaign?,
         times: times?,
+        files,
+        labels: Labels { tags: tags?, metadata: metadata?, sandbox: given.sandbox, own_tags: false },
     })
 }
 
@@ -149,9 +180,10 @@ fn refuse_headers_of_raw(faults: &mut Faults, given: &v1::Mail) {
         ("mail.header_to", !given.header_to.is_empty()),
         ("mail.header_cc", !given.header_cc.is_empty()),
         ("mail.headers", !given.headers.is_empty()),
+        ("mail.attachments", !given.attachments.is_empty()),
     ];
     for (field, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
-        faults.add(field, "cannot stand beside raw_mime; write it into the mail's own header");
+        faults.add(field, "cannot stand beside raw_mime; write it into the finished mail");
     }
 }
 

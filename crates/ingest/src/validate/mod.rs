@@ -2,6 +2,7 @@
 //! its field, what is wrong with the value, and what would be taken instead. Values are never repeated: they may be
 //! personal, and they may be hostile.
 
+mod labels;
 mod mail;
 mod names;
 mod recipients;
@@ -9,12 +10,13 @@ mod text;
 mod variables;
 mod when;
 
+pub use labels::tag;
 pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
-pub use names::{campaign, email, id, idempotency_key, name, optional_id};
-pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, recipients};
-pub use text::{free_text, reason};
+pub use names::{campaign, email, id, idempotency_key, language, name, optional_id};
+pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, Shared, recipients};
+pub use text::{free_text, reason, reason_or};
 pub use variables::json_object;
-pub use when::{Times, times, timestamp};
+pub use when::{BULK_TTL, TRANSACTIONAL_TTL, Times, times, timestamp};
 
 use content::Finding;
 use proto::v1::{ErrorReason, Refusal};

@@ -1,6 +1,7 @@
 //! Names, ids, keys and addresses.
 
 use super::Violation;
+use content::Language;
 use domain::{AddressError, CampaignId, Mailbox};
 use proto::v1::ErrorReason;
 use std::str::FromStr;
@@ -78,6 +79,20 @@ pub fn idempotency_key(field: &str, text: &str) -> Result<Option<String>, Violat
         ));
     }
     Ok(Some(text.to_owned()))
+}
+
+/// A language; `None` when empty.
+///
+/// # Errors
+/// The fault.
+pub fn language(field: &str, text: &str) -> Result<Option<Language>, Violation> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| {
+        let description = format!("{error}; give one such as de or pt-BR (BCP 47), or leave it empty");
+        Violation::of(ErrorReason::LanguageInvalid, field, description)
+    })
 }
 
 /// An address.

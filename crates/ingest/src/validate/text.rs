@@ -34,8 +34,16 @@ pub fn free_text(field: &str, text: &str, max: usize) -> Result<(), Violation> {
 /// # Errors
 /// The fault.
 pub fn reason(field: &str, text: &str) -> Result<String, Violation> {
+    reason_or(field, text, "manual")
+}
+
+/// Why somebody does something: free text, `default` when empty.
+///
+/// # Errors
+/// The fault.
+pub fn reason_or(field: &str, text: &str, default: &str) -> Result<String, Violation> {
     free_text(field, text, MAX_REASON)?;
-    Ok(if text.trim().is_empty() { "manual".to_owned() } else { text.trim().to_owned() })
+    Ok(if text.trim().is_empty() { default.to_owned() } else { text.trim().to_owned() })
 }
 
 #[cfg(test)]

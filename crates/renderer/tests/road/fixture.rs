@@ -158,6 +158,8 @@ impl Fleet {
             lane,
             return_path: ReturnPath::PerMessage(format!("bounce.{DOMAIN}").parse().unwrap()),
             signing_domain: DOMAIN.parse().unwrap(),
+            attachments: Vec::new(),
+            sandbox: false,
         };
         let source = content(tenant, ContentKind::Mail, &source);
         let id = source.id;
@@ -175,6 +177,7 @@ impl Fleet {
                 site: site.clone(),
                 due: None,
                 expires_at,
+                overrides: None,
             })
             .collect();
         let call = AcceptCall {
@@ -184,6 +187,7 @@ impl Fleet {
             size: u32::try_from(messages.len()).unwrap(),
             refused: serde_json::json!([]),
             idempotency: None,
+            labels: Default::default(),
             contents: vec![template, source],
             messages: messages.clone(),
         };
@@ -204,6 +208,7 @@ impl Fleet {
             site: site.clone(),
             lane,
             variables: message.variables.into(),
+            overrides: Bytes::new(),
             expires_at,
             alone: false,
         };
@@ -243,7 +248,7 @@ impl Fleet {
 
 fn content(tenant: TenantId, kind: ContentKind, value: &impl serde::Serialize) -> NewContent {
     let body = serde_json::to_vec(value).unwrap();
-    NewContent { id: ContentId::of(tenant, &[&[u8::try_from(kind.code()).unwrap()], &body]), kind, body }
+    NewContent { id: ContentId::of(tenant, &[&[u8::try_from(kind.code()).unwrap()], &body]), kind, body, carried: 0 }
 }
 
 /// A tenant with a sending domain that has a key of each kind.

@@ -21,7 +21,7 @@ with present as materialized (
                when exists (select from mailfleet.marks k
                             where k.subject_id = any (array[c.message_id, c.batch_id]) and k.kind = 1) then 4
                when exists (select from mailfleet.suppressions s
-                            where s.address_hash = c.address_hash
+                            where s.address_hash = c.address_hash and (not s.bulk_only or c.lane = 1)
                               and s.tenant_id = any (array[c.tenant_id, '00000000-0000-0000-0000-000000000000'::uuid]))
                    then 5
                when c.expires_at <= c.now then 3

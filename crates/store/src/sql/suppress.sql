@@ -1,19 +1,20 @@
--- The transaction that suppresses a recipient also closes what is waiting or released for him. What is known to be
--- delivered ends as that.
+-- The transaction that suppresses recipients also closes what is waiting or released for them in these lanes. What is
+-- known to be delivered ends as that.
 with present as materialized (
     select mailfleet.clock() as now
 ), rest as materialized (
     select w.ctid as row, w.message_id, w.release_no, w.queue_id, w.site
     from mailfleet.waiting w
-    where w.address_hash = $1
-      and ($2 = '00000000-0000-0000-0000-000000000000'::uuid
-           or exists (select from mailfleet.queues q where q.queue_id = w.queue_id and q.tenant_id = $2))
+    where w.address_hash = any ($1::uuid[])
+      and exists (select from mailfleet.queues q
+                  where q.queue_id = w.queue_id and q.lane = any ($3::smallint[])
+                    and ($2 = '00000000-0000-0000-0000-000000000000'::uuid or q.tenant_id = $2))
     order by w.message_id
     for update of w
 ), travel as materialized (
     select m.ctid as row, m.message_id, m.release_no, m.queue_id, m.site
     from mailfleet.moving m
-    where m.address_hash = $1 and m.state = 1
+    where m.address_hash = any ($1::uuid[]) and m.state = 1 and m.lane = any ($3::smallint[])
       and ($2 = '00000000-0000-0000-0000-000000000000'::uuid or m.tenant_id = $2)
     order by m.message_id
     for update

@@ -51,6 +51,7 @@ impl Desk {
                     lane: Lane::Bulk,
                     due,
                     expires_at: now + chrono::Duration::days(3),
+                    overrides: None,
                 }
             })
             .collect::<Vec<_>>();
@@ -61,7 +62,8 @@ impl Desk {
             size: u32::try_from(messages.len()).unwrap(),
             refused: serde_json::json!([]),
             idempotency: None,
-            contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"{}".to_vec() }],
+            labels: Default::default(),
+            contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"{}".to_vec(), carried: 0 }],
             messages,
         }
     }

@@ -6,9 +6,12 @@
 extern crate mailfleet_store as store;
 
 mod accept;
+mod administration;
 mod desk;
 mod fold;
 mod limits;
+mod listing;
 mod plans;
 mod protocol;
 mod refusals;
+mod templates;

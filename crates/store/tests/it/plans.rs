@@ -36,9 +36,27 @@ const HOT: &[(&str, &str, &str, &str)] = &[
          array_fill(null::text, array[200])",
     ),
     ("refuse", include_str!("../../src/sql/refuse.sql"), "uuid[], smallint, text", "array[gen_random_uuid()], 4, '{}'"),
-    ("suppress", include_str!("../../src/sql/suppress.sql"), "uuid, uuid", "gen_random_uuid(), gen_random_uuid()"),
+    (
+        "suppress",
+        include_str!("../../src/sql/suppress.sql"),
+        "uuid[], uuid, smallint[]",
+        "array_fill(gen_random_uuid(), array[1000]), gen_random_uuid(), '{0, 1}'",
+    ),
     ("due_queues", include_str!("../../src/sql/due_queues.sql"), "bigint[], timestamptz[]", "'{}', '{}'"),
     ("fold", include_str!("../../src/sql/fold.sql"), "bigint, bigint, bigint", "0, 2000, 0"),
+    // Not hot, but they run beside what is.
+    (
+        "list",
+        include_str!("../../src/sql/list.sql"),
+        "uuid[], text, text, integer",
+        "array_fill(gen_random_uuid(), array[500]), null, null, null",
+    ),
+    (
+        "log_after",
+        include_str!("../../src/sql/log_after.sql"),
+        "bigint, bigint, uuid[]",
+        "0, 500, array[gen_random_uuid()]",
+    ),
 ];
 
 /// Tables that no statement of the hot path may walk.

@@ -1,9 +1,15 @@
 //! Cancel, suppress, pause, expire: what must not be sent is not claimed, wherever it rests.
 
 use crate::desk::{Desk, deferred, outcome};
-use domain::Closing;
+use domain::{Closing, Mailbox};
 use std::time::Duration;
-use store::{PauseSelector, Recorded, UnsettledMark, Verdict, What, Whereabouts};
+use store::{
+    NewSuppression, PauseSelector, Recorded, Suppressed, SuppressionCause, UnsettledMark, Verdict, What, Whereabouts,
+};
+
+fn manual(recipient: &Mailbox) -> NewSuppression {
+    NewSuppression::all(recipient.clone(), SuppressionCause::Manual)
+}
 
 #[tokio::test]
 async fn a_cancel_during_an_attempt_keeps_the_next_one_from_happening() {
@@ -82,9 +88,13 @@ async fn suppressing_a_recipient_closes_what_waits_and_what_travels_to_him() {
     let travels = desk.released("Ada@receiver.test").await;
     let rests = desk.waiting("ada@receiver.test").await;
     let other = desk.waiting("bob@receiver.test").await;
-    let ada = "ada@Receiver.test".parse().unwrap();
-    assert_eq!(desk.store.suppress(Some(desk.tenant), &ada, "manual").await.unwrap(), (true, 2));
-    assert_eq!(desk.store.suppress(Some(desk.tenant), &ada, "complaint").await.unwrap(), (false, 0));
+    let ada: Mailbox = "ada@Receiver.test".parse().unwrap();
+    assert_eq!(
+        desk.store.suppress(Some(desk.tenant), &[manual(&ada)]).await.unwrap(),
+        Suppressed { added: 1, closed: 2 }
+    );
+    let complaint = NewSuppression::all(ada.clone(), SuppressionCause::Complaint);
+    assert_eq!(desk.store.suppress(Some(desk.tenant), &[complaint]).await.unwrap(), Suppressed::default());
     for id in [travels.message, rests] {
         assert_eq!(desk.whereabouts(id).await, Whereabouts::Closed(Closing::Suppressed));
     }
@@ -93,7 +103,7 @@ async fn suppressing_a_recipient_closes_what_waits_and_what_travels_to_him() {
     // What is accepted afterwards is refused by the claim.
     let later = desk.released("ada@receiver.test").await;
     assert_eq!(desk.claim(&lease, &later).await, Some(Verdict::Closed(Closing::Suppressed)));
-    assert_eq!(desk.store.suppression(desk.tenant, ada.hash()).await.unwrap().unwrap().reason, "manual");
+    assert_eq!(desk.store.suppression(desk.tenant, ada.hash()).await.unwrap().unwrap().cause, SuppressionCause::Manual);
     assert!(desk.store.unsuppress(Some(desk.tenant), &ada).await.unwrap());
     desk.assert_clean().await;
 }
@@ -103,12 +113,12 @@ async fn a_suppression_holds_for_its_tenant_and_a_global_one_for_all() {
     let desk = Desk::new().await;
     let lease = desk.lease(0).await;
     let stranger = domain::TenantId::new(desk.store.now().await.unwrap());
-    let ada = "ada@receiver.test".parse().unwrap();
-    desk.store.suppress(Some(stranger), &ada, "manual").await.unwrap();
+    let ada: Mailbox = "ada@receiver.test".parse().unwrap();
+    desk.store.suppress(Some(stranger), &[manual(&ada)]).await.unwrap();
     let released = desk.released("ada@receiver.test").await;
     assert_eq!(desk.claim(&lease, &released).await, Some(Verdict::Go));
     let waits = desk.waiting("ada@receiver.test").await;
-    desk.store.suppress(None, &ada, "manual").await.unwrap();
+    desk.store.suppress(None, &[manual(&ada)]).await.unwrap();
     assert_eq!(desk.whereabouts(waits).await, Whereabouts::Closed(Closing::Suppressed));
     assert!(desk.store.suppression(desk.tenant, ada.hash()).await.unwrap().unwrap().global);
 }
@@ -132,15 +142,16 @@ async fn a_claim_that_waits_for_a_row_sees_the_suppression_that_commits_meanwhil
             .await;
         };
         waiting(1).await;
-        let ada = "ada@receiver.test".parse().unwrap();
-        let suppression = desk.store.suppress(Some(desk.tenant), &ada, "unsubscribe");
+        let ada: Mailbox = "ada@receiver.test".parse().unwrap();
+        let entries = [manual(&ada)];
+        let suppression = desk.store.suppress(Some(desk.tenant), &entries);
         let release = async {
             waiting(2).await;
             holder.commit().await.unwrap();
         };
         tokio::join!(suppression, release).0.unwrap()
     };
-    let (verdict, (_, closed)) = tokio::join!(desk.claim(&lease, &released), suppress);
+    let (verdict, Suppressed { closed, .. }) = tokio::join!(desk.claim(&lease, &released), suppress);
     // Whoever got the row first, they agree: either it was claimed before the suppression, or it is closed.
     match verdict {
         Some(Verdict::Go) => assert_eq!(closed, 0),

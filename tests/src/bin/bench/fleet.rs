@@ -293,5 +293,5 @@ impl Subject for Fleet {
 }
 
 fn recipient(plan: &Plan, index: usize) -> Recipient {
-    Recipient { email: plan.recipient(index), variables_json: variables(index) }
+    Recipient { email: plan.recipient(index), variables_json: variables(index), ..Recipient::default() }
 }

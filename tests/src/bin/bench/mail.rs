@@ -135,6 +135,7 @@ impl Letter {
             campaign: None,
             recipient: &recipient,
             variables: &variables(index),
+            overrides: None,
             keys: &[],
         };
         let rendered = self.prepared.render(request).context("the benchmark's own template does not render")?;
@@ -156,6 +157,8 @@ fn prepared(template: &CompiledTemplate) -> anyhow::Result<Prepared> {
         lane: Lane::Bulk,
         return_path: ReturnPath::PerMessage(format!("bounces.{SIGNED}").parse()?),
         signing_domain: SIGNED.parse()?,
+        attachments: Vec::new(),
+        sandbox: false,
     };
     Ok(Prepared::new(&source, Some(template), None, &Limits::default())?)
 }

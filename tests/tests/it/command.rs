@@ -1,0 +1,89 @@
+//! What an operator types: sending, listing and watching.
+
+use mail_parser::{MessageParser, MimeHeaders};
+use mailfleet_tests::processes::ProcessFleet;
+use serde_json::{Value, json};
+use std::process::Output;
+use testkit::{LIMIT, eventually};
+
+/// The lines of an answer, each a JSON value.
+fn lines(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_command_line() {
+    let fleet = ProcessFleet::start(&[]).await;
+    let _mails = fleet.mails().await;
+    let path = |name: &str| fleet.folder().join(name).to_string_lossy().into_owned();
+    std::fs::write(path("report.bin"), [0, 255, 13, 10, 7]).unwrap();
+    std::fs::write(path("logo.png"), b"\x89PNG").unwrap();
+    std::fs::write(path("body.html"), "<p><img src=\"cid:logo\"></p>").unwrap();
+    let (report, logo, html) = (path("report.bin=application/pdf"), path("logo.png"), path("body.html"));
+    let shown = format!("logo={logo}");
+    let common = ["send", "--json", "--from", "news@example.com", "--subject", "S", "--html-file", &html];
+    let with = |more: &[&str]| [&common[..], more].concat();
+    let sent = lines(
+        &fleet
+            .command(&with(&[
+                "--to",
+                "ann@a.test",
+                "--attach",
+                &report,
+                "--inline",
+                &shown,
+                "--tag",
+                "real",
+                "--meta",
+                "order=17",
+            ]))
+            .await,
+    );
+    let real = sent[0]["message_ids"][0].as_str().unwrap().to_owned();
+    let sent = lines(&fleet.command(&with(&["--to", "unknown@a.test", "--sandbox", "--tag", "tried"])).await);
+    let tried = sent[0]["message_ids"][0].as_str().unwrap().to_owned();
+
+    // From the beginning, and from in between: no gap, no repeat.
+    let told = lines(&fleet.command(&["watch", "--json", "--after", "0", "--limit", "4"]).await);
+    assert_eq!(told.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let again = lines(&fleet.command(&["watch", "--json", "--after", "2", "--limit", "2"]).await);
+    assert_eq!(again, told[2..]);
+    let of = |id: &str| -> Vec<&str> {
+        let own = told.iter().filter(|event| event["message_id"] == id);
+        own.map(|event| event["event"].as_str().unwrap()).collect()
+    };
+    assert_eq!((of(&real), of(&tried)), (vec!["accepted", "delivered"], vec!["accepted", "bounced"]));
+    let bounced =
+        lines(&fleet.command(&["watch", "--json", "--after", "0", "--event", "bounced", "--limit", "1"]).await);
+    assert_eq!(
+        (&bounced[0]["route"], &bounced[0]["sandbox"], &bounced[0]["tags"]),
+        (&json!("sandbox"), &json!(true), &json!(["tried"]))
+    );
+
+    let listed = lines(&fleet.command(&["messages", "--json", "--tag", "real", "--since", "1h"]).await);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (&listed[0]["message_id"], &listed[0]["state"], &listed[0]["metadata"]["order"]),
+        (&json!(real), &json!("delivered"), &json!("17"))
+    );
+    let all = fleet.command(&["messages"]).await;
+    let all = String::from_utf8_lossy(&all.stdout).into_owned();
+    assert!(all.contains(&real) && all.contains(&tried) && all.contains("(sandbox) tried"), "{all}");
+    let refused = fleet.command(&["watch", "--after", "1000000"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+
+    let mailbox = fleet.state().unwrap().mailbox.join("a.test");
+    let files = eventually(LIMIT, async || {
+        let files: Vec<_> = std::fs::read_dir(&mailbox).ok()?.flatten().map(|entry| entry.path()).collect();
+        (!files.is_empty()).then_some(files)
+    });
+    let files = files.await.expect("the sink keeps what it took");
+    assert_eq!(files.len(), 1, "what was tried is not there: {files:?}");
+    let copy = std::fs::read(&files[0]).unwrap();
+    let message = MessageParser::new().parse(&copy).unwrap();
+    let named = |name: &str| message.parts.iter().find(|part| part.attachment_name() == Some(name)).unwrap();
+    assert_eq!(named("report.bin").contents(), [0, 255, 13, 10, 7]);
+    assert_eq!(named("logo.png").content_id(), Some("logo"));
+    fleet.stop().await;
+}
