@@ -70,7 +70,8 @@ pub async fn requeue(
     asked.sort_unstable();
     asked.dedup();
     let letters = store.dead_letters_among(tenant, &asked).await?;
-    let variables = store.variables_of(&letters.iter().map(|letter| letter.message).collect::<Vec<_>>()).await?;
+    let found: Vec<MessageId> = letters.iter().map(|letter| letter.message).collect();
+    let variables = store.variables_of(&found).await?;
     let (calls, pairs) = calls(queues, tenant, letters, variables);
     let (links, mut filled) = store.requeue(calls, &pairs, queues.clock.now()).await?;
     tracing::info!(tenant.id = %tenant, asked = ids.len(), requeued = filled.len(), "requeued dead letters");

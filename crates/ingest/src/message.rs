@@ -1,9 +1,9 @@
 //! A message as its owner is told about it.
 
 use crate::wire::timestamp;
-use domain::{Closing, Lane, fact};
+use domain::{Closing, Lane, Place, fact};
 use proto::v1::{self, GetMessageResponse, MessageEvent, MessageState, MessageSummary, WatchedEvent};
-use store::{Event, Listed, LogEntry, MessageView, Place, Whereabouts};
+use store::{Event, Listed, LogEntry, MessageView, Whereabouts};
 
 /// The answer to `GetMessage`.
 pub fn answer(view: MessageView) -> GetMessageResponse {
@@ -61,6 +61,7 @@ const fn closed(closing: Closing) -> MessageState {
 /// The state of a message in a list.
 const fn listed_state(place: Place) -> MessageState {
     match place {
+        Place::Nowhere => MessageState::Unspecified,
         Place::Waiting => MessageState::Queued,
         Place::Released => MessageState::Released,
         Place::Sending => MessageState::Sending,

@@ -42,13 +42,13 @@ const PAUSES: Backoff = Backoff { min: Duration::from_millis(100), max: Duration
 
 /// A stretch of the log that was looked at for some tenants.
 struct Stretch {
-    /// Every entry after this,
+    /// The last entry before it.
     after: i64,
-    /// up to this one,
+    /// Its last entry.
     upto: i64,
-    /// of these tenants,
+    /// Whose entries were read.
     tenants: Vec<TenantId>,
-    /// in order.
+    /// All of theirs, in order.
     entries: Vec<LogEntry>,
 }
 

@@ -265,8 +265,12 @@ impl Desk {
         let outcomes: Vec<Outcome> = gathered
             .iter()
             .map(|(held, not_before)| {
-                let claimed =
-                    Claimed { letter: held.letter.clone(), not_before: *not_before, since: Instant::now(), _room: None };
+                let claimed = Claimed {
+                    letter: held.letter.clone(),
+                    not_before: *not_before,
+                    since: Instant::now(),
+                    _room: None,
+                };
                 attempt::given_back(&self.office, &self.tenure, &claimed, Duration::from_secs(1)).outcome
             })
             .collect();

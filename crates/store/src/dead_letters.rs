@@ -147,11 +147,9 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<(Vec<Requeue>, Vec<i64>), StoreError> {
         let keys: Vec<_> = calls.iter().flat_map(|call| call.messages.iter().map(|m| key_of(call, m))).collect();
-        let queues: HashMap<MessageId, i64> = calls
-            .iter()
-            .flat_map(|call| call.messages.iter().map(|message| message.id))
-            .zip(self.queue_ids(&keys).await?)
-            .collect();
+        let numbers = self.queue_ids(&keys).await?;
+        let new_ids = calls.iter().flat_map(|call| call.messages.iter().map(|message| message.id));
+        let queues: HashMap<MessageId, i64> = new_ids.zip(numbers).collect();
         // Sorted for the locks.
         let mut pairs = pairs.to_vec();
         pairs.sort_by_key(|pair| pair.old);

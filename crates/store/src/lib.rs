@@ -52,7 +52,7 @@ pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
 pub use error::StoreError;
 pub use keeper::{KeptLease, LeaseKeeper, LeaseTerms};
 pub use leases::{Lease, LeaseHolder};
-pub use listing::{ListFilter, ListPosition, Listed, Place};
+pub use listing::{ListFilter, ListPosition, Listed};
 pub use log::{Audit, Fold, LogHead, SiteFigures};
 pub use marks::UnsettledMark;
 pub use messages::{Event, MessageView, Whereabouts};

@@ -6,7 +6,7 @@
 
 use crate::{Store, StoreError, transaction};
 use chrono::{DateTime, Utc};
-use domain::{BatchId, CampaignId, Closing, Labels, Mailbox, MessageId, Overrides, TenantId};
+use domain::{BatchId, CampaignId, Closing, Labels, Mailbox, MessageId, Overrides, Place, TenantId};
 use uuid::Uuid;
 
 /// Calls read in one statement.
@@ -20,41 +20,23 @@ const MAX_MESSAGES: usize = 10_000;
 /// A look: index scans alone, whatever was planned while a table was empty.
 const LOOK: &str = "begin read only; set local enable_seqscan = off";
 
-/// Where a message is, as a list tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Rests until it is due.
-    Waiting,
-    /// Released to renderers and senders.
-    Released,
-    /// In the hands of a sender.
-    Sending,
-    /// May or may not have been delivered.
-    InDoubt,
-    /// Over.
-    Closed(Closing),
+/// The code of a place in `list.sql`; no message is nowhere.
+fn code(place: Place) -> i32 {
+    match place {
+        Place::Nowhere => -1,
+        Place::Waiting => 0,
+        Place::Released | Place::Sending | Place::InDoubt => place.moving_code().map_or(-1, i32::from),
+        Place::Closed(closing) => 10 + i32::from(closing.code()),
+    }
 }
 
-impl Place {
-    /// The code in `list.sql`.
-    const fn code(self) -> i32 {
-        match self {
-            Self::Waiting => 0,
-            Self::Released => 1,
-            Self::Sending => 2,
-            Self::InDoubt => 3,
-            Self::Closed(closing) => 10 + closing.code() as i32,
-        }
-    }
-
-    fn from_code(code: i32) -> Option<Self> {
-        match code {
-            0 => Some(Self::Waiting),
-            1 => Some(Self::Released),
-            2 => Some(Self::Sending),
-            3 => Some(Self::InDoubt),
-            code => i16::try_from(code - 10).ok().and_then(Closing::from_code).map(Self::Closed),
-        }
+/// The place with this code.
+fn place(code: i32) -> Option<Place> {
+    let code = i16::try_from(code).ok()?;
+    match code {
+        0 => Some(Place::Waiting),
+        1..10 => Place::from_moving_code(code),
+        _ => Closing::from_code(code - 10).map(Place::Closed),
     }
 }
 
@@ -230,7 +212,7 @@ impl Store {
                 &ids,
                 recipient.map(str::to_lowercase),
                 recipient,
-                filter.place.map(Place::code),
+                filter.place.map(code),
             )
             .fetch_all(&mut *conn)
             .await?
@@ -238,8 +220,8 @@ impl Store {
         let mut listed = Vec::with_capacity(rows.len());
         for row in rows {
             let corrupt = |column| StoreError::Corrupt { table: "messages", column, id: row.message_id.to_string() };
-            let place = usize::try_from(row.place - 1).ok().and_then(|place| chunk.get(place));
-            let (call, position) = *place.ok_or_else(|| corrupt("message_id"))?;
+            let asked = usize::try_from(row.place - 1).ok().and_then(|place| chunk.get(place));
+            let (call, position) = *asked.ok_or_else(|| corrupt("message_id"))?;
             let labels = call.labels.clone().with(read_overrides(row.overrides.as_deref()).as_ref());
             if filter.tag.as_ref().is_some_and(|tag| !labels.tags.contains(tag)) {
                 continue;
@@ -249,7 +231,7 @@ impl Store {
                 batch: call.batch,
                 campaign: call.campaign,
                 recipient: row.recipient.parse().map_err(|_| corrupt("recipient"))?,
-                place: Place::from_code(row.state).ok_or_else(|| corrupt("state"))?,
+                place: place(row.state).ok_or_else(|| corrupt("state"))?,
                 closed_at: row.closed_at,
                 labels,
             };

@@ -16,7 +16,8 @@ const KEY_TTL: Duration = Duration::from_millis(100);
 fn selectors(mail: &[u8]) -> BTreeSet<String> {
     let text = String::from_utf8_lossy(mail).into_owned();
     let tags = text.split([';', ' ', '\r', '\n', '\t']).filter_map(|tag| tag.strip_prefix("s="));
-    tags.map(str::to_owned).collect()
+    // What is no selector of ours is a piece of a signature.
+    tags.filter(|selector| selector.starts_with("mf")).map(str::to_owned).collect()
 }
 
 fn of_state(domain: &v1::SendingDomain, state: DomainKeyState) -> BTreeSet<String> {

@@ -26,7 +26,7 @@ pub async fn run(command: DeadLettersCommand, reach: &Reach, out: Output) -> any
             Ok(Exit::Ok)
         }
         DeadLettersCommand::Requeue { messages, all, campaign } => {
-            let messages = if all {
+            let messages: Vec<String> = if all {
                 let (found, _) = fetch(&api, campaign, usize::MAX).await?;
                 found.into_iter().filter(|one| one.requeued_as.is_empty()).map(|one| one.message_id).collect()
             } else {

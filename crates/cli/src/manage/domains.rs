@@ -91,7 +91,7 @@ fn told(domain: &SendingDomain) -> String {
         text.push_str("unsigned: a relay is to sign its mail\n");
     }
     if !domain.keys.is_empty() {
-        let mut table = Table::new(5, &["\nkey", "algorithm", "state", "made", "record needed until"]);
+        let mut table = Table::new(5, &["key", "algorithm", "state", "made", "record needed until"]);
         for key in &domain.keys {
             table.row(vec![
                 key.selector.clone(),
@@ -101,7 +101,7 @@ fn told(domain: &SendingDomain) -> String {
                 when(key.keep_until.as_ref()),
             ]);
         }
-        text.push_str(&table.text());
+        text.push_str(&format!("\n{}", table.text()));
     }
     text.push_str("\nTo publish in DNS:\n");
     for record in &domain.dns_records {

@@ -150,7 +150,7 @@ pub async fn audit_log(key: Option<String>, limit: usize, reach: &Reach, out: Ou
     out.answer(&json!({"events": events, "more": !page_token.is_empty()}), || {
         let mut table = Table::new(4, &["at", "by the key", "call", "what"]);
         for event in &found {
-            let by = if event.api_key_id.is_empty() { "an operator's command" } else { &event.api_key_id };
+            let by = if event.api_key_id.is_empty() { "an operator's command" } else { event.api_key_id.as_str() };
             table.row(vec![when(event.at.as_ref()), by.to_owned(), event.call.clone(), safe(&event.resource)]);
         }
         if table.is_empty() { "nothing was changed".to_owned() } else { table.text() }

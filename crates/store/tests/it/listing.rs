@@ -2,9 +2,9 @@
 
 use crate::desk::{Desk, outcome};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{CampaignId, Closing, Labels, MessageId, Overrides, TenantId};
+use domain::{CampaignId, Closing, Labels, MessageId, Overrides, Place, TenantId};
 use std::collections::BTreeMap;
-use store::{AcceptCall, ListFilter, ListPosition, Place, What};
+use store::{AcceptCall, ListFilter, ListPosition, What};
 
 fn labels(tag: &str) -> Labels {
     let metadata = BTreeMap::from([("order".to_owned(), "17".to_owned())]);
