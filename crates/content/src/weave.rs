@@ -280,7 +280,8 @@ impl Parser<'_> {
         let at = range.start;
         match inner {
             [Token::Ident("include"), name @ ..] => {
-                let name = quoted(name).ok_or_else(|| Wrong::new(at, "includes something else than one name", ONE_NAME))?;
+                let name =
+                    quoted(name).ok_or_else(|| Wrong::new(at, "includes something else than one name", ONE_NAME))?;
                 let name = name.to_owned();
                 self.loose(at);
                 self.special(range, Node::Include(name, at));

@@ -262,7 +262,7 @@ impl Default for DnsConfig {
 impl DnsConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if !self.spf.is_empty() && !(self.spf.starts_with("v=spf1 ") && plain(&self.spf)) {
+        if !(self.spf.is_empty() || self.spf.starts_with("v=spf1 ") && plain(&self.spf)) {
             return Err(ConfigError::invalid("ingest.dns.spf", "must begin with `v=spf1 ` (RFC 7208, 4.5)"));
         }
         if !(self.dmarc.starts_with("v=DMARC1;") && plain(&self.dmarc)) {

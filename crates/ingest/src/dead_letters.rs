@@ -9,13 +9,13 @@ use crate::{
     validate::{BULK_TTL, Faults, TRANSACTIONAL_TTL, Violation, campaign, id},
     wire::timestamp,
 };
-use domain::{BatchId, CampaignId, Lane, MessageId, TenantId};
+use domain::{BatchId, CampaignId, Labels, Lane, MessageId, TenantId};
 use proto::v1::{
     ListDeadLettersRequest, ListDeadLettersResponse, Refusal, RequeueDeadLettersRequest, RequeueDeadLettersResponse,
     RequeueResult, requeue_result::Outcome,
 };
-use std::collections::{BTreeMap, HashMap};
-use store::{AcceptCall, DeadLetter, NewMessage, Requeue};
+use std::collections::HashMap;
+use store::{AcceptCall, DeadLetter, Given, NewMessage, Requeue};
 
 /// Most messages of a page.
 const MAX_PAGE: u32 = 1_000;
@@ -71,8 +71,8 @@ pub async fn requeue(
     asked.dedup();
     let letters = store.dead_letters_among(tenant, &asked).await?;
     let found: Vec<MessageId> = letters.iter().map(|letter| letter.message).collect();
-    let variables = store.variables_of(&found).await?;
-    let (calls, pairs) = calls(queues, tenant, letters, variables);
+    let given = store.given_to(&found).await?;
+    let (calls, pairs) = calls(queues, tenant, letters, given);
     let (links, mut filled) = store.requeue(calls, &pairs, queues.clock.now()).await?;
     tracing::info!(tenant.id = %tenant, asked = ids.len(), requeued = filled.len(), "requeued dead letters");
     filled.sort_unstable();
@@ -106,34 +106,41 @@ fn refusal() -> Refusal {
     Refusal { reason: fault.reason().into(), field: "message_ids".to_owned(), description: fault.to_string() }
 }
 
-/// One call a campaign, with the dead letters' content and variables.
+/// Dead letters, with what they were given.
+type Letters = Vec<(DeadLetter, Given)>;
+
+/// One call a campaign and labels, with the dead letters' content and what they were given.
 fn calls(
     queues: &Queues,
     tenant: TenantId,
     letters: Vec<DeadLetter>,
-    mut variables: HashMap<MessageId, String>,
+    mut given: HashMap<MessageId, Given>,
 ) -> (Vec<AcceptCall>, Vec<Requeue>) {
     let now = queues.clock.now();
-    let mut by_campaign: BTreeMap<Option<CampaignId>, Vec<DeadLetter>> = BTreeMap::new();
+    let mut alike: Vec<(Option<CampaignId>, Labels, Letters)> = Vec::new();
     for letter in letters {
-        by_campaign.entry(letter.campaign).or_default().push(letter);
+        let Some(given) = given.remove(&letter.message) else { continue };
+        match alike.iter_mut().find(|(campaign, labels, _)| (*campaign, labels) == (letter.campaign, &given.labels)) {
+            Some((.., members)) => members.push((letter, given)),
+            None => alike.push((letter.campaign, given.labels.clone(), vec![(letter, given)])),
+        }
     }
     let mut pairs = Vec::new();
-    let calls = by_campaign
+    let calls = alike
         .into_iter()
-        .map(|(campaign, letters)| {
+        .map(|(campaign, labels, letters)| {
             let batch = BatchId::new(queues.clock.machine_now());
             let messages: Vec<NewMessage> = (0..)
                 .zip(letters)
-                .filter_map(|(at, letter)| {
+                .map(|(at, (letter, given))| {
                     let new = MessageId::of_batch(batch, at);
-                    let variables = variables.remove(&letter.message)?;
                     pairs.push(Requeue { old: letter.message, new });
-                    Some(NewMessage {
+                    NewMessage {
                         id: new,
                         content: letter.content,
                         recipient: letter.recipient,
-                        variables,
+                        variables: given.variables,
+                        overrides: given.overrides,
                         lane: letter.lane,
                         site: letter.site,
                         due: Some(now),
@@ -142,7 +149,7 @@ fn calls(
                                 Lane::Transactional => TRANSACTIONAL_TTL,
                                 Lane::Bulk => BULK_TTL,
                             },
-                    })
+                    }
                 })
                 .collect();
             AcceptCall {
@@ -152,6 +159,7 @@ fn calls(
                 size: u32::try_from(messages.len()).unwrap_or(u32::MAX),
                 refused: serde_json::Value::Array(Vec::new()),
                 idempotency: None,
+                labels,
                 contents: Vec::new(),
                 messages,
             }

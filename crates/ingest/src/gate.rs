@@ -19,8 +19,6 @@ const API: &str = "/mailfleet.v1.";
 /// The calls that last: only their start has a deadline of the server's.
 const STREAMS: [&str; 2] =
     ["/mailfleet.v1.MailService/StreamMessages", "/mailfleet.v1.SuppressionService/ImportSuppressions"];
-/// Above every number of `ErrorReason`, which have gaps.
-const MAX_REASON: i32 = 1_000;
 /// How long before the caller's deadline the answer is given up, so that it is ours and names the right code.
 const MARGIN: Duration = Duration::from_millis(10);
 

@@ -181,7 +181,14 @@ impl Intake {
             idempotency,
             labels,
             messages: self
-                .messages(tenant, &draft, batch, |at| &stocks[of.get(at).copied().unwrap_or(0)], recipients.accepted, now)
+                .messages(
+                    tenant,
+                    &draft,
+                    batch,
+                    |at| &stocks[of.get(at).copied().unwrap_or(0)],
+                    recipients.accepted,
+                    now,
+                )
                 .await,
             contents: each_once(stocks),
         };
@@ -304,8 +311,7 @@ impl Intake {
         let message = |(at, (recipient, site)): (usize, (validate::Accepted, SiteId))| {
             let stock = stock_of(at);
             // The dispatcher counts the octets of what it releases; what goes straight is counted by number alone.
-            let goes =
-                straight && stock.is_light && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
+            let goes = straight && stock.is_light && self.holds.lets_go(tenant, draft.campaign, &site, site.slot());
             NewMessage {
                 id: MessageId::of_batch(batch, recipient.position),
                 content: stock.id,

@@ -7,10 +7,12 @@
 use crate::{
     AcceptCall, HOT, Store, StoreError,
     accept::{insert_batches, insert_messages, key_of},
-    audit_log, call, transaction,
+    audit_log, call,
+    listing::read_labels,
+    transaction,
 };
 use chrono::{DateTime, Utc};
-use domain::{CampaignId, ContentId, Lane, Mailbox, MessageId, SiteId, TenantId};
+use domain::{CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TenantId};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -115,22 +117,28 @@ impl Store {
         rows.into_iter().map(DeadLetter::try_from).collect()
     }
 
-    /// The variables of these messages.
+    /// What these messages were given.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn variables_of(&self, messages: &[MessageId]) -> Result<HashMap<MessageId, String>, StoreError> {
+    pub async fn given_to(&self, messages: &[MessageId]) -> Result<HashMap<MessageId, Given>, StoreError> {
         let ids: Vec<Uuid> = messages.iter().map(MessageId::as_uuid).collect();
         let rows = call!(self, conn => {
             sqlx::query!(
-                r#"select message_id, variables::text as "variables!" from mailfleet.messages
-                   where message_id = any ($1)"#,
+                r#"select m.message_id as "message_id!", m.variables::text as "variables!", m.overrides::text as overrides,
+                          b.labels as "labels?"
+                   from mailfleet.messages m left join mailfleet.batches b on b.batch_id = m.batch_id
+                   where m.message_id = any ($1)"#,
                 &ids,
             )
             .fetch_all(conn)
             .await?
         })?;
-        Ok(rows.into_iter().map(|row| (MessageId::from_uuid(row.message_id), row.variables)).collect())
+        let given = rows.into_iter().map(|row| {
+            let labels = read_labels(row.labels);
+            (MessageId::from_uuid(row.message_id), Given { variables: row.variables, overrides: row.overrides, labels })
+        });
+        Ok(given.collect())
     }
 
     /// Accepts the new messages of dead letters in one transaction, but not of those that have one, were called back
@@ -202,6 +210,17 @@ impl Store {
             (links, ids)
         })
     }
+}
+
+/// What a message was given at its accept, beside its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// A JSON object.
+    pub variables: String,
+    /// What the recipient has of his own, as it is stored.
+    pub overrides: Option<String>,
+    /// What its call was called.
+    pub labels: Labels,
 }
 
 struct Row {

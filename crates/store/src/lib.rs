@@ -45,7 +45,7 @@ pub use accept::{AcceptCall, AcceptOutcome, Idempotency, NewContent, NewMessage,
 pub use audit_log::{Actor, AuditEvent};
 pub use bus_state::BusState;
 pub use contents::{Content, ContentKind};
-pub use dead_letters::{DeadLetter, Requeue};
+pub use dead_letters::{DeadLetter, Given, Requeue};
 pub use dispatch::{DoubtPolicy, DueQueue, InMotion, Quota, Released, Repaired};
 pub use domain_keys::{DomainKey, KeyState};
 pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};

@@ -11,12 +11,13 @@ use crate::{
     languages::told,
     mail::one_fault,
     names::Identity,
-    validate::{self, Faults, MailDraft, TemplateName, Violation, api_field},
+    validate::{self, Faults, MailDraft, Shared, TemplateName, Violation, api_field},
 };
 use content::{
-    Body, CompiledTemplate, ContentError, Finding, Language, Prepared, Preview, RenderError, RenderRequest, Rules,
+    Body, CompiledTemplate, ContentError, Finding, Language, Limits, Prepared, Preview, RenderError, RenderRequest,
+    Rules,
 };
-use domain::{ContentId, DomainName, Lane, MessageId, TenantId};
+use domain::{ContentId, DomainName, Labels, Lane, MessageId, TenantId};
 use proto::v1::{
     self, ErrorReason, PreviewTemplateRequest, PreviewTemplateResponse, Recipient, TemplateRef, mail::Content,
     preview_template_request::What,
@@ -50,7 +51,7 @@ impl Templates {
     ) -> Result<PreviewTemplateResponse, Fault> {
         let PreviewTemplateRequest { what, recipient, mail } = request;
         let what = what.ok_or_else(|| Fault::field("what", "is missing; give template or source"))?;
-        let recipient = read_recipient(recipient.unwrap_or_default())?;
+        let recipient = read_recipient(recipient.unwrap_or_default(), &self.limits)?;
         let chosen = match what {
             What::Template(reference) => self.published(tenant, &reference, recipient.language.as_ref()).await?,
             What::Source(source) => self.unpublished(tenant, source, recipient.language.as_ref()).await?,
@@ -60,7 +61,8 @@ impl Templates {
         }
         let (draft, identity) = self.around(tenant, mail).await?;
         // Never looked up: the template is at hand.
-        let source = mail_source(&draft, Body::Template { content: ContentId::of(tenant, &[b"preview"]) }, identity, Vec::new());
+        let source =
+            mail_source(&draft, Body::Template { content: ContentId::of(tenant, &[b"preview"]) }, identity, Vec::new());
         let message_id = MessageId::new(self.clock.machine_now());
         let limits = self.limits.clone();
         let Chosen { version, language, template, mut findings, .. } = chosen;
@@ -79,6 +81,7 @@ impl Templates {
                 campaign,
                 recipient: &recipient.mailbox,
                 variables: &recipient.variables,
+                overrides: recipient.overrides.as_ref(),
                 keys: &[],
             };
             prepared.preview(request).map_err(|error| unrendered(&error))
@@ -165,6 +168,9 @@ impl Templates {
         if mail.content.is_some() {
             faults.add("mail.content", "cannot stand beside what is previewed; leave it out");
         }
+        if !mail.attachments.is_empty() {
+            faults.add("mail.attachments", "are not part of a preview; leave them out");
+        }
         mail.content = Some(Content::Template(TemplateRef { template: AUTHOR.to_owned(), version: 0 }));
         let draft = validate::mail(&mut faults, Some(mail), Lane::Transactional, self.clock.now());
         let draft = faults.finish(draft)?;
@@ -189,11 +195,12 @@ impl Templates {
     }
 }
 
-fn read_recipient(mut given: Recipient) -> Result<validate::Accepted, Fault> {
+fn read_recipient(mut given: Recipient, limits: &Limits) -> Result<validate::Accepted, Fault> {
     if given.email.is_empty() {
         RECIPIENT.clone_into(&mut given.email);
     }
-    let mut looked = validate::recipients(vec![given], 1).map_err(one_fault)?;
+    let shared = Shared { labels: &Labels::default(), is_raw: false, limits };
+    let mut looked = validate::recipients(vec![given], 1, shared).map_err(one_fault)?;
     let refused = looked.refused.into_iter().map(|(_, violation)| {
         let field = violation.field.replacen("recipients[0]", "recipient", 1);
         Violation { field, ..violation }
