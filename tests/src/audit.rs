@@ -38,7 +38,8 @@ impl Fleet {
     /// Waits until every message has come to its end and everything is counted; then proves the promises:
     /// - every accepted message has exactly one closing fact, and there are no other messages;
     /// - the log has no gaps, and the roll-ups equal its recount;
-    /// - a delivered message is at the sink unless it was only tried, and no message is there more than once beyond its doubts;
+    /// - a delivered message is at the sink unless it was only tried, and no message is there more than once beyond
+    ///   its doubts;
     /// - nothing is at the sink that was not accepted;
     /// - every history is a path of the declared automaton;
     /// - no task of a service failed, and every service drains.

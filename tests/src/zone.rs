@@ -24,7 +24,8 @@ impl Zone {
         let keys = records.iter().filter(|record| record.purpose.starts_with("dkim"));
         self.0.extend(keys.map(|record| {
             let key = DomainKey::parse(record.value.as_bytes()).unwrap();
-            (format!("{}.", record.name).into(), Txt::DomainKey(Arc::new(key)))
+            let name: Box<str> = format!("{}.", record.name).into();
+            (name, Txt::DomainKey(Arc::new(key)))
         }));
     }
 

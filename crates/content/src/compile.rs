@@ -129,7 +129,7 @@ pub(crate) fn compile(
     if source.mjml.is_some() && source.html.is_some() {
         findings.push(Finding::new("html", "stands beside mjml", "give the body once, as mjml or as html"));
     }
-    if source.mjml.is_none() && source.html.is_none() && source.text.is_none() {
+    if [Part::Mjml, Part::Html, Part::Text].iter().all(|part| part.of(source).is_none()) {
         findings.push(Finding::new("html", "is missing", "give mjml, html or text"));
     }
     let subject = parts.get(Part::Subject).map(|woven| woven.text.trim().to_owned()).unwrap_or_default();

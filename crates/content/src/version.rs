@@ -354,10 +354,8 @@ impl Tongue<'_> {
 
     /// A piece is no mail, so that only what holds for it wherever it is taken in can be looked at.
     fn check_partial(&self, limits: &Limits, findings: &mut Vec<Finding>) {
-        let mut some = false;
         for part in Part::ALL {
             let Some(woven) = self.parts.get(part) else { continue };
-            some = true;
             let mut told = Vec::new();
             match part {
                 Part::Subject | Part::Text => told.extend(syntax(part.name(), &woven.text, limits)),
@@ -375,7 +373,7 @@ impl Tongue<'_> {
             }
             findings.extend(told.into_iter().map(|finding| woven.place(finding)));
         }
-        if !some && findings.is_empty() {
+        if Part::ALL.iter().all(|part| part.of(self.source).is_none()) {
             findings.push(Finding::new("html", "is missing", "give subject, mjml, html or text"));
         }
     }

@@ -12,36 +12,32 @@ fn lines(output: &Output) -> Vec<Value> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+fn joined<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [words, more].concat()
+}
+
 #[tokio::test]
 async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_command_line() {
     let fleet = ProcessFleet::start(&[]).await;
     let _mails = fleet.mails().await;
     let path = |name: &str| fleet.folder().join(name).to_string_lossy().into_owned();
-    std::fs::write(path("report.bin"), [0, 255, 13, 10, 7]).unwrap();
+    std::fs::write(path("report.bin"), [0_u8, 255, 13, 10, 7]).unwrap();
     std::fs::write(path("logo.png"), b"\x89PNG").unwrap();
     std::fs::write(path("body.html"), "<p><img src=\"cid:logo\"></p>").unwrap();
     let (report, logo, html) = (path("report.bin=application/pdf"), path("logo.png"), path("body.html"));
     let shown = format!("logo={logo}");
     let common = ["send", "--json", "--from", "news@example.com", "--subject", "S", "--html-file", &html];
-    let with = |more: &[&str]| [&common[..], more].concat();
     let sent = lines(
         &fleet
-            .command(&with(&[
-                "--to",
-                "ann@a.test",
-                "--attach",
-                &report,
-                "--inline",
-                &shown,
-                "--tag",
-                "real",
-                "--meta",
-                "order=17",
-            ]))
+            .command(&joined(
+                &common,
+                &["--to", "ann@a.test", "--attach", &report, "--inline", &shown, "--tag", "real", "--meta", "order=17"],
+            ))
             .await,
     );
     let real = sent[0]["message_ids"][0].as_str().unwrap().to_owned();
-    let sent = lines(&fleet.command(&with(&["--to", "unknown@a.test", "--sandbox", "--tag", "tried"])).await);
+    let sent =
+        lines(&fleet.command(&joined(&common, &["--to", "unknown@a.test", "--sandbox", "--tag", "tried"])).await);
     let tried = sent[0]["message_ids"][0].as_str().unwrap().to_owned();
 
     // From the beginning, and from in between: no gap, no repeat.
@@ -83,7 +79,7 @@ async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_comman
     let copy = std::fs::read(&files[0]).unwrap();
     let message = MessageParser::new().parse(&copy).unwrap();
     let named = |name: &str| message.parts.iter().find(|part| part.attachment_name() == Some(name)).unwrap();
-    assert_eq!(named("report.bin").contents(), [0, 255, 13, 10, 7]);
+    assert_eq!(named("report.bin").contents(), [0_u8, 255, 13, 10, 7]);
     assert_eq!(named("logo.png").content_id(), Some("logo"));
     fleet.stop().await;
 }

@@ -32,7 +32,7 @@ async fn mail_verifies_before_during_and_after_a_rotation_of_keys() {
     let deliver = async |to: &str| {
         let id = fleet.submit(mail().to(to)).await;
         assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
-        fleet.sink.mails_to(to).remove(0).body
+        fleet.sink.mails_to(to)[0].body.clone()
     };
     let before = deliver("before@receiver.test").await;
     let rotate = v1::RotateDomainKeysRequest { domain: domain.clone() };

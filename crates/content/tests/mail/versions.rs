@@ -117,7 +117,7 @@ fn a_published_version_means_the_same_when_what_it_takes_in_has_newer_versions()
 #[test]
 fn a_fault_in_what_is_taken_in_is_told_where_it_is_taken_in() {
     let mut library = house_style();
-    let broken = partial(mjml_part("<mj-section>\n<mj-nothing></mj-nothing></mj-section>", "x"));
+    let broken = partial(mjml_part("<!-- no piece -->\n<mj-include path='x' />", "x"));
     publish(&mut library, "broken", 1, broken);
     let mut source = welcome();
     source.translations.clear();

@@ -208,7 +208,7 @@ impl Fleet {
             site: site.clone(),
             lane,
             variables: message.variables.into(),
-            overrides: Bytes::new(),
+            overrides: Default::default(),
             expires_at,
             alone: false,
         };
