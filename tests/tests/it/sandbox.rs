@@ -68,7 +68,7 @@ async fn local_parts_script_what_the_receiver_would_have_said() {
     let broken = tried(mail().to_with("ann@receiver.test", serde_json::json!({})));
     assert_eq!(fleet.ended(fleet.submit(broken).await).await.state(), MessageState::Failed);
     let request =
-        proto::v1::AddSuppressionRequest { emails: vec!["gone@receiver.test".to_owned()], reason: String::new() };
+        proto::v1::AddSuppressionRequest { emails: vec!["gone@receiver.test".to_owned()], ..Default::default() };
     fleet.suppressions().add_suppression(request).await.unwrap();
     assert_eq!(fleet.ended(submit("gone").await).await.state(), MessageState::Suppressed);
     assert_eq!(fleet.sink.stats().connections, 0);

@@ -72,6 +72,7 @@ async fn a_mail_with_a_layout_reaches_each_recipient_in_his_language() {
             email: email.to_owned(),
             variables_json: serde_json::json!({ "name": name }).to_string(),
             language: language.to_owned(),
+            ..Default::default()
         });
     }
     post.recipients.push(v1::Recipient {
