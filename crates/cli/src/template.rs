@@ -360,8 +360,12 @@ async fn preview(args: PreviewArgs, api: &Api, out: Output) -> anyhow::Result<Ex
         }
     };
     given.extend(variables(&args.vars)?);
-    let recipient =
-        Recipient { email: args.to, variables_json: Value::Object(given).to_string(), language: args.language };
+    let recipient = Recipient {
+        email: args.to,
+        variables_json: Value::Object(given).to_string(),
+        language: args.language,
+        ..Recipient::default()
+    };
     let mail = args.from.as_deref().map(|from| Mail { from: Some(parse_address(from)), ..Mail::default() });
     let request = PreviewTemplateRequest { what: Some(what), recipient: Some(recipient), mail };
     let answer = api.templates().preview_template(request).await;

@@ -51,7 +51,12 @@ fn mail_of(template: &str, version: u32) -> v1::Mail {
 }
 
 fn to(email: &str, variables_json: &str, language: &str) -> v1::Recipient {
-    v1::Recipient { email: email.to_owned(), variables_json: variables_json.to_owned(), language: language.to_owned() }
+    v1::Recipient {
+        email: email.to_owned(),
+        variables_json: variables_json.to_owned(),
+        language: language.to_owned(),
+        ..Default::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
