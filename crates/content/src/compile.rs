@@ -10,6 +10,7 @@ use minijinja::value::{Serde, Value};
 use mrml::prelude::parser::Error as MjmlError;
 use mrml::prelude::render::RenderOptions;
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// The parts of a template in one language, as their author wrote them.
@@ -258,6 +259,14 @@ fn markup(field: &str, source: &str, limits: &Limits, warnings: &mut Vec<Finding
 }
 
 pub(crate) fn mjml_to_html(hidden: &Protected, warnings: &mut Vec<Finding>) -> Result<String, Finding> {
+    // The parser beneath cuts some texts inside a character (htmlparser 0.2.1, `parse_text_impl`).
+    catch_unwind(AssertUnwindSafe(|| read_mjml(hidden, warnings))).unwrap_or_else(|_| {
+        let fix = "write `>` as &gt; and look for tags that are not closed";
+        Err(Finding::new("mjml", "cannot be read as MJML", fix))
+    })
+}
+
+fn read_mjml(hidden: &Protected, warnings: &mut Vec<Finding>) -> Result<String, Finding> {
     let parsed = mrml::parse(&hidden.text).map_err(|error| mjml_finding(hidden, &error))?;
     for warning in parsed.warnings.iter().take(20) {
         let fix = "see the MJML reference for what this element takes";

@@ -252,6 +252,17 @@ proptest! {
     }
 }
 
+#[test]
+fn mjml_that_its_parser_panics_at_is_a_finding() {
+    let mjml = "<mjml><mj-body><mj-section><mj-column><mj-text>mfv1xf\u{1925}2\u{a80c}>0't._</mj-text></mj-column></mj-section></mj-body></mjml>";
+    let template = TemplateSource { subject: "S".into(), mjml: Some(mjml.to_owned()), ..TemplateSource::default() };
+    let findings = template.compile(&limits()).expect_err("is refused");
+    assert!(
+        findings.iter().any(|finding| finding.field == "mjml" && finding.problem.contains("cannot be read")),
+        "{findings:?}"
+    );
+}
+
 fn with_subject(body: Body, subject: &str) -> Body {
     match body {
         Body::Inline { html, text, .. } => Body::Inline { subject: subject.to_owned(), html, text },
