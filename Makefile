@@ -65,6 +65,10 @@ lint: ## Checks format and lints
 	@cargo fmt --all -- --check
 	@cargo clippy --workspace --all-targets -- -D warnings
 
+.PHONY: api-check
+api-check: ## Checks the API's definition, and that no caller breaks (REF=)
+	@deploy/local/buf.sh $(REF)
+
 .PHONY: check
 check: ## Compiles everything without building it
 	@cargo check --workspace --all-targets

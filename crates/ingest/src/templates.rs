@@ -126,11 +126,13 @@ impl TemplateService for Templates {
         &self,
         request: Request<CreateTemplateRequest>,
     ) -> Result<Response<CreateTemplateResponse>, Status> {
-        let tenant = caller(&request)?.tenant(Scope::Templates)?;
+        let caller = caller(&request)?;
+        let tenant = caller.tenant(Scope::Templates)?;
         let name = name("name", &request.get_ref().name).map_err(one_fault)?;
         let now = self.clock.machine_now();
         let id = TemplateId::new(now);
-        self.store.create_template(tenant, id, &name, now).await.map_err(Fault::from)?;
+        let store = caller.acting(&self.store, "TemplateService.CreateTemplate");
+        store.create_template(tenant, id, &name, now).await.map_err(Fault::from)?;
         tracing::info!(tenant.id = %tenant, template.id = %id, "created a template");
         let template = answer(store::Template { id, name, created_at: now, latest: 0 });
         Ok(Response::new(CreateTemplateResponse { template: Some(template) }))
@@ -140,7 +142,8 @@ impl TemplateService for Templates {
         &self,
         request: Request<PublishTemplateVersionRequest>,
     ) -> Result<Response<PublishTemplateVersionResponse>, Status> {
-        let tenant = caller(&request)?.tenant(Scope::Templates)?;
+        let caller = caller(&request)?;
+        let tenant = caller.tenant(Scope::Templates)?;
         let request = request.into_inner();
         let validate_only = request.validate_only;
         let mut faults = Faults::default();
@@ -154,7 +157,8 @@ impl TemplateService for Templates {
         if !validate_only {
             let new = stored(tenant, &source, &built)?;
             let now = self.clock.machine_now();
-            let published = self.store.publish_template(tenant, template.id, &new, now).await.map_err(Fault::from)?;
+            let store = caller.acting(&self.store, "TemplateService.PublishTemplateVersion");
+            let published = store.publish_template(tenant, template.id, &new, now).await.map_err(Fault::from)?;
             version = published.ok_or(Fault::NotFound { what: "template" })?;
             self.names.forget_latest(tenant);
             tracing::info!(tenant.id = %tenant, template.id = %template.id, version, "published a template version");

@@ -1,6 +1,6 @@
 //! Templates: names over immutable, published versions.
 
-use crate::{PLAIN, Store, StoreError, call, contents::ContentKind, transaction};
+use crate::{PLAIN, Store, StoreError, audit_log, call, contents::ContentKind, transaction};
 use chrono::{DateTime, Utc};
 use domain::{ContentId, TemplateId, TenantId};
 use uuid::Uuid;
@@ -103,7 +103,7 @@ impl Store {
         name: &str,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        call!(self, conn => {
+        transaction!(self, PLAIN, conn => {
             sqlx::query!(
                 "insert into mailfleet.templates (template_id, tenant_id, name, created_at) values ($1, $2, $3, $4)",
                 id.as_uuid(),
@@ -111,9 +111,10 @@ impl Store {
                 name,
                 now,
             )
-            .execute(conn)
+            .execute(&mut *conn)
             .await
             .map_err(|error| StoreError::or_exists(error, "a template of this name"))?;
+            audit_log::enter(self, conn, Some(tenant), &format!("templates/{id}")).await?;
         })
     }
 
@@ -169,6 +170,7 @@ impl Store {
                     latest => {
                         let version = latest.map_or(1, |latest| latest.version + 1);
                         insert_version(conn, tenant, id, version, new, now).await?;
+                        audit_log::enter(self, conn, Some(tenant), &format!("templates/{id}/versions/{version}")).await?;
                         Some(version)
                     }
                 }

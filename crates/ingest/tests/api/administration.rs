@@ -143,6 +143,18 @@ async fn every_administrative_change_is_in_the_audit_log_without_an_address() {
     let domain = "example.com".to_owned();
     domains.rotate_domain_keys(v1::RotateDomainKeysRequest { domain: domain.clone() }).await.unwrap();
     domains.activate_domain_keys(v1::ActivateDomainKeysRequest { domain }).await.unwrap();
+    let mut templates = TemplateServiceClient::new(house.line(&house.key));
+    templates.create_template(v1::CreateTemplateRequest { name: "welcome".to_owned() }).await.unwrap();
+    for _ in 0..2 {
+        let publish = v1::PublishTemplateVersionRequest {
+            template: "welcome".to_owned(),
+            subject: "Hello".to_owned(),
+            text: "Hello".to_owned(),
+            ..Default::default()
+        };
+        // The second time nothing changes.
+        templates.publish_template_version(publish).await.unwrap();
+    }
     let mut suppressions = SuppressionServiceClient::new(house.line(&house.key));
     let add = v1::AddSuppressionRequest { emails: vec!["ada@example.org".to_owned()], ..Default::default() };
     suppressions.add_suppression(add).await.unwrap();
@@ -174,6 +186,8 @@ async fn every_administrative_change_is_in_the_audit_log_without_an_address() {
             ("DomainService.RotateDomainKeys", own),
             ("DomainService.ActivateDomainKeys", own),
             ("DomainService.ActivateDomainKeys", own),
+            ("TemplateService.CreateTemplate", own),
+            ("TemplateService.PublishTemplateVersion", own),
             ("SuppressionService.AddSuppression", own),
             ("SuppressionService.RemoveSuppression", own),
             ("QueueService.PauseQueue", own),
@@ -187,7 +201,7 @@ async fn every_administrative_change_is_in_the_audit_log_without_an_address() {
     let page = tenants.list_audit_events(one.clone()).await.unwrap().into_inner();
     let rest = v1::ListAuditEventsRequest { page_token: page.next_page_token.clone(), ..one };
     let rest = tenants.list_audit_events(rest).await.unwrap().into_inner();
-    assert_eq!((page.events.len(), rest.events.len(), rest.next_page_token.as_str()), (7, 3, ""));
+    assert_eq!((page.events.len(), rest.events.len(), rest.next_page_token.as_str()), (7, 5, ""));
     assert!(page.events.iter().all(|event| event.api_key_id == own_key));
 }
 
