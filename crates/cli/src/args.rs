@@ -129,6 +129,19 @@ pub enum Command {
         #[command(subcommand)]
         command: AdminKeyCommand,
     },
+    /// Print completions for a shell
+    ///
+    /// For bash: mailfleet completion bash > /etc/bash_completion.d/mailfleet
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    Man {
+        /// The folder to write to, such as /usr/local/share/man/man1
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Run one service as this process
     Run(RunArgs),
     /// Run the built-in mail sink: takes everything, delivers nothing, behaves as the address says

@@ -11,6 +11,7 @@ mod demo;
 mod exit;
 mod fleet;
 mod manage;
+mod manual;
 mod messages;
 mod operate;
 mod output;
@@ -81,6 +82,8 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
             operate::revoke_admin_key(&id, &reach, out).await
         }
         Command::Manage(command) => manage::run(command, &reach, out).await,
+        Command::Completion { shell } => manual::completion(shell),
+        Command::Man { out } => manual::pages(out.as_deref()),
         Command::Sink(args) => sink::run(&args, out).await,
         Command::Run(_) => Ok(Exit::Usage), // taken before, by `main`
     }

@@ -17,6 +17,20 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
+fn shells_and_man_are_told_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = mailfleet(&["completion", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(said(&output).contains("dead-letters"), "{shell}");
+    }
+    let page = said(&mailfleet(&["man"]));
+    assert!(page.contains(".TH mailfleet 1") && page.contains("dead\\-letters"), "{page}");
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/man");
+    assert_eq!(mailfleet(&["man", "--out", folder]).status.code(), Some(0));
+    assert!(std::fs::read_to_string(format!("{folder}/mailfleet-send.1")).expect("is written").contains("\\-\\-csv"));
+}
+
+#[test]
 fn help_names_every_command_and_the_exit_codes() {
     let output = mailfleet(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
