@@ -91,7 +91,7 @@ impl Api {
 
     /// Templates.
     pub fn templates(&self) -> TemplateServiceClient<Guarded> {
-        TemplateServiceClient::new(self.guarded())
+        TemplateServiceClient::new(self.guarded()).max_decoding_message_size(64 * 1024 * 1024)
     }
 
     /// Tenants and keys.

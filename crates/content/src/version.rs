@@ -128,6 +128,10 @@ impl VersionSource {
     pub fn build(&self, library: &Library, limits: &Limits) -> Result<Built, Vec<Finding>> {
         let mut findings = Vec::new();
         self.languages(limits, &mut findings);
+        // What is too large, or too much, is not looked at any further.
+        if !findings.is_empty() {
+            return Err(findings);
+        }
         let mut tongues: Vec<Tongue<'_>> = self
             .sources()
             .take(limits.max_translations + 1)

@@ -138,6 +138,7 @@ pub(crate) fn weave(
         limits,
         path: library.of.iter().cloned().collect(),
         count: 0,
+        pieces: 0,
         trim_next: false,
         out: Woven::default(),
     };
@@ -181,6 +182,11 @@ impl Wrong {
     }
 }
 
+/// Most blocks within one another.
+const MAX_OPEN: usize = 32;
+/// Most pieces that one part is put together from: blocks, includes, and the texts between them.
+const MAX_PIECES: usize = 2_000;
+
 const ONE_NAME: &str = "name one template in quotes: {% include \"footer\" %}, or one version of it: \"footer@3\"";
 
 /// Finds what is to be put in place. What does not even tokenise is one text: checking its syntax says why.
@@ -199,14 +205,16 @@ fn parse(source: &str) -> Result<Parsed, Wrong> {
             Token::BlockStart => {
                 let length = rest.iter().position(|(token, _)| matches!(token, Token::BlockEnd)).unwrap_or(last);
                 let stop = offset(rest[length].1.end_offset);
-                let inner: Vec<&Token<'_>> = rest[1..length].iter().map(|(token, _)| token).collect();
+                // A tag may be the last that there is.
+                let inner = rest.get(1..length).unwrap_or_default().iter();
+                let inner: Vec<&Token<'_>> = inner.map(|(token, _)| token).collect();
                 parser.tag(&inner, start..stop)?;
                 length + 1
             }
             Token::VariableStart => {
                 let length = rest.iter().position(|(token, _)| matches!(token, Token::VariableEnd)).unwrap_or(last);
                 let stop = offset(rest[length].1.end_offset);
-                let inner = &rest[1..length];
+                let inner = rest.get(1..length).unwrap_or_default();
                 if let [(Token::Ident("super"), _), (Token::ParenOpen, _), (Token::ParenClose, _)] = inner {
                     parser.special(start..stop, Node::Super(start));
                 } else {
@@ -300,6 +308,10 @@ impl Parser<'_> {
                 let fix = "give each block a name of its own";
                 if !self.names.insert((*name).to_owned()) {
                     return Err(Wrong::new(at, format!("has the block {name} twice"), fix));
+                }
+                if self.open.len() >= MAX_OPEN {
+                    let problem = format!("has more than {MAX_OPEN} blocks within one another");
+                    return Err(Wrong::new(at, problem, "end some before others begin"));
                 }
                 self.text(at);
                 let tag = &self.source[range.clone()];
@@ -398,6 +410,20 @@ impl Chain<'_> {
     }
 }
 
+/// Where the weaver stands among blocks: each of the blocks around it, by its name and how far above the innermost
+/// template it is.
+struct Place<'c, 'p> {
+    level: usize,
+    within: Option<(&'c str, usize)>,
+    above: Option<&'p Place<'c, 'p>>,
+}
+
+impl Place<'_, '_> {
+    fn is_within(&self, block: (&str, usize)) -> bool {
+        self.within == Some(block) || self.above.is_some_and(|above| above.is_within(block))
+    }
+}
+
 struct Weaver<'a> {
     part: Part,
     library: &'a Library,
@@ -406,6 +432,7 @@ struct Weaver<'a> {
     /// The templates that are being put in place, the outermost first.
     path: Vec<String>,
     count: usize,
+    pieces: usize,
     trim_next: bool,
     out: Woven,
 }
@@ -425,7 +452,8 @@ impl<'a> Weaver<'a> {
         }
         if let Some(outermost) = chain.levels.len().checked_sub(1) {
             let blocks = chain.blocks();
-            self.nodes(&chain, &blocks, outermost, &chain.levels[outermost].1.nodes, None)?;
+            let top = Place { level: outermost, within: None, above: None };
+            self.nodes(&chain, &blocks, &chain.levels[outermost].1.nodes, &top)?;
         }
         self.path.truncate(depth);
         Ok(())
@@ -435,12 +463,16 @@ impl<'a> Weaver<'a> {
         &mut self,
         chain: &'c Chain<'a>,
         blocks: &HashMap<&'c str, Vec<(usize, &'c [Node])>>,
-        level: usize,
         nodes: &'c [Node],
-        within: Option<(&'c str, usize)>,
+        place: &Place<'c, '_>,
     ) -> Result<(), Finding> {
-        let frame = chain.levels[level].0;
+        let frame = chain.levels[place.level].0;
         for node in nodes {
+            self.pieces += 1;
+            if self.pieces > MAX_PIECES {
+                let problem = format!("is put together from more than {MAX_PIECES} pieces");
+                return Err(self.finding(&frame, 0, problem, "use fewer blocks, includes and super()"));
+            }
             match node {
                 Node::Text(range) => self.text(&frame, range.clone())?,
                 Node::TrimBack => {
@@ -459,14 +491,14 @@ impl<'a> Weaver<'a> {
                     self.template(Frame { source, ..included })?;
                     self.path.truncate(depth);
                 }
-                Node::Block { name, .. } => self.block(chain, blocks, name, 0)?,
+                Node::Block { name, .. } => self.block(chain, blocks, (name, 0), place)?,
                 Node::Super(at) => {
-                    let above = within.filter(|(name, nth)| blocks[name].len() > nth + 1);
+                    let above = place.within.filter(|(name, nth)| blocks[name].len() > nth + 1);
                     let Some((name, nth)) = above else {
                         let fix = "use it in a block that the layout has as well";
                         return Err(self.finding(&frame, *at, "has super() where a layout has nothing", fix));
                     };
-                    self.block(chain, blocks, name, nth + 1)?;
+                    self.block(chain, blocks, (name, nth + 1), place)?;
                 }
             }
         }
@@ -477,13 +509,17 @@ impl<'a> Weaver<'a> {
         &mut self,
         chain: &'c Chain<'a>,
         blocks: &HashMap<&'c str, Vec<(usize, &'c [Node])>>,
-        name: &'c str,
-        nth: usize,
+        within: (&'c str, usize),
+        above: &Place<'c, '_>,
     ) -> Result<(), Finding> {
-        match blocks.get(name).and_then(|all| all.get(nth)) {
-            Some((level, nodes)) => self.nodes(chain, blocks, *level, nodes, Some((name, nth))),
-            None => Ok(()),
+        let (name, nth) = within;
+        let Some((level, nodes)) = blocks.get(name).and_then(|all| all.get(nth)) else { return Ok(()) };
+        if above.is_within(within) {
+            let frame = chain.levels[*level].0;
+            let fix = "let each block hold others that do not hold it";
+            return Err(self.finding(&frame, 0, format!("has the block {name} within itself"), fix));
         }
+        self.nodes(chain, blocks, nodes, &Place { level: *level, within: Some(within), above: Some(above) })
     }
 
     fn text(&mut self, frame: &Frame<'_>, range: Range<usize>) -> Result<(), Finding> {

@@ -71,7 +71,9 @@ impl<'a> Publisher<'a> {
             });
             place.count += 1;
             place.octets += content + row.variables.len() as u64 + MAIL_OVERHEAD;
-            jobs.push(job(row));
+            // So many large ones would have to be in the renderer's memory at once.
+            let is_heavy = content > bus::MAX_MIME_BYTES as u64;
+            jobs.push(job(row, is_heavy));
         }
         Batch { chunks: cut_jobs(jobs, self.tenure.shards), places: places.into_values().collect() }
     }
@@ -161,7 +163,7 @@ impl<'a> Publisher<'a> {
     }
 }
 
-fn job(row: Released) -> Job {
+fn job(row: Released, is_heavy: bool) -> Job {
     Job {
         message: row.message,
         release: row.release,
@@ -179,6 +181,6 @@ fn job(row: Released) -> Job {
         variables: row.variables.into(),
         overrides: row.overrides.map(Into::into).unwrap_or_default(),
         expires_at: row.expires_at,
-        alone: row.losses > 0,
+        alone: row.losses > 0 || is_heavy,
     }
 }

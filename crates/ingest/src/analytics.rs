@@ -24,6 +24,8 @@ use tonic::{Request, Response, Status};
 const MAX_ROWS: u32 = 10_000;
 /// Longest names in filters.
 const MAX_NAME: usize = 253;
+/// Most events, and most dimensions, that one call names.
+const MAX_GIVEN: usize = 50;
 
 /// Tells what became of mail, in figures.
 pub struct Analytics {
@@ -73,6 +75,11 @@ fn query(tenant: Option<TenantId>, request: &QueryMetricsRequest) -> Result<Metr
         }
     };
     let mut events = Vec::new();
+    for (field, count) in [("events", request.events.len()), ("group_by", request.group_by.len())] {
+        if count > MAX_GIVEN {
+            return Err(Fault::field(field, format!("has {count} entries; give at most {MAX_GIVEN}")));
+        }
+    }
     for (at, given) in request.events.iter().enumerate() {
         let kinds = kinds_of(given);
         if kinds.is_empty() {

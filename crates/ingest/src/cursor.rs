@@ -63,7 +63,9 @@ fn decode(token: &str) -> Option<String> {
         return None;
     }
     let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    String::from_utf8(token.as_bytes().chunks_exact(2).map(octet).collect::<Option<Vec<u8>>>()?).ok()
+    let text = String::from_utf8(token.as_bytes().chunks_exact(2).map(octet).collect::<Option<Vec<u8>>>()?).ok()?;
+    // Postgres takes no NUL in a text.
+    (!text.contains('\0')).then_some(text)
 }
 
 #[cfg(test)]

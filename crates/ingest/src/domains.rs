@@ -35,13 +35,13 @@ pub struct Domains {
     sealer: Option<Arc<Sealer>>,
     /// What to publish beside keys.
     dns: DnsConfig,
-    generations: Semaphore,
+    generations: Arc<Semaphore>,
 }
 
 impl Domains {
     /// Keeps sending domains in this store, their keys sealed.
     pub fn new(store: Store, clock: Clock, sealer: Option<Arc<Sealer>>, dns: DnsConfig) -> Self {
-        Self { store, clock, sealer, dns, generations: Semaphore::new(MAX_GENERATIONS) }
+        Self { store, clock, sealer, dns, generations: Arc::new(Semaphore::new(MAX_GENERATIONS)) }
     }
 
     /// A key of each kind, sealed, with selectors that none of `known` has.
@@ -62,8 +62,13 @@ impl Domains {
     }
 
     async fn generate(&self) -> Result<[GeneratedKey; 2], Fault> {
-        let _place = self.generations.acquire().await.map_err(|_| Fault::Stopping)?;
-        let generate = || Ok([SigningKey::generate_rsa_2048()?, SigningKey::generate_ed25519()?]);
+        let place = Arc::clone(&self.generations).acquire_owned().await.map_err(|_| Fault::Stopping)?;
+        // The place is taken until the work is done, also when nobody waits for it any more.
+        let generate = move || {
+            let keys = Ok([SigningKey::generate_rsa_2048()?, SigningKey::generate_ed25519()?]);
+            drop(place);
+            keys
+        };
         let keys: Result<_, content::KeyError> =
             tokio::task::spawn_blocking(generate).await.map_err(|error| Fault::Internal(Box::new(error)))?;
         keys.map_err(|error| Fault::Internal(Box::new(error)))

@@ -14,7 +14,7 @@ use crate::{
     names::{Identity, Names},
     quota::QuotaBook,
     sites::Sites,
-    validate::{self, ContentDraft, Faults, MailDraft, Shared, Violation, api_field},
+    validate::{self, ContentDraft, Faults, MailDraft, Recipients, Shared, Violation, api_field},
 };
 use chrono::{DateTime, Utc};
 use content::{Attachment, Body, Limits, MailSource, ReturnPath};
@@ -80,6 +80,16 @@ struct Stock {
     is_light: bool,
     /// It, and what comes along with it.
     contents: Vec<NewContent>,
+}
+
+/// What the recipients of a call get.
+struct Made {
+    recipients: Recipients,
+    stocks: Vec<Stock>,
+    /// Which of these each accepted recipient gets; beyond its end, the first.
+    of: Vec<usize>,
+    /// The files that they share.
+    files: Vec<NewContent>,
 }
 
 /// Takes mail in.
@@ -155,15 +165,12 @@ impl Intake {
             looked
         });
         let (draft, recipients) = faults.finish(draft.zip(recipients))?;
-        let Chosen { recipients, templates, of } = self.choose(tenant, &draft, recipients).await?;
-        if recipients.accepted.is_empty() || (!kind.partial && !recipients.refused.is_empty()) {
-            let faults = recipients.refused.into_iter().map(|(_, fault)| fault).collect();
-            return Err(if kind.partial { Fault::NoRecipientLeft(faults) } else { Fault::Invalid(faults) });
-        }
-        let mut stocks = Vec::with_capacity(templates.len());
-        for template in templates {
-            stocks.push(self.content(tenant, &draft, template).await?);
-        }
+        // What a name stands for may have changed since the first call under this key.
+        let made = match self.made(tenant, kind, &draft, recipients).await {
+            Ok(made) => made,
+            Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
+        };
+        let Made { recipients, stocks, of, files } = made;
         let own_tags =
             recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
         let labels = Labels { own_tags, ..draft.labels.clone() };
@@ -190,7 +197,7 @@ impl Intake {
                     now,
                 )
                 .await,
-            contents: each_once(stocks),
+            contents: files.into_iter().chain(stocks.into_iter().flat_map(|stock| stock.contents)).collect(),
         };
         let accepted = self.acceptor.accept(call).await;
         match &accepted {
@@ -207,9 +214,30 @@ impl Intake {
         }
     }
 
-    /// The answer to the first call under this key, whatever quota is left now; `fault` when there was none.
+    /// What the recipients of a call get.
+    async fn made(
+        &self,
+        tenant: TenantId,
+        kind: Kind,
+        draft: &MailDraft,
+        recipients: Recipients,
+    ) -> Result<Made, Fault> {
+        let Chosen { recipients, templates, of } = self.choose(tenant, draft, recipients).await?;
+        if recipients.accepted.is_empty() || (!kind.partial && !recipients.refused.is_empty()) {
+            let faults = recipients.refused.into_iter().map(|(_, fault)| fault).collect();
+            return Err(if kind.partial { Fault::NoRecipientLeft(faults) } else { Fault::Invalid(faults) });
+        }
+        let (files, attachments) = attached(tenant, draft).await?;
+        let mut stocks = Vec::with_capacity(templates.len());
+        for template in templates {
+            stocks.push(self.content(tenant, draft, template, &attachments).await?);
+        }
+        Ok(Made { recipients, stocks, of, files })
+    }
+
+    /// The answer to the first call under this key, whatever is wrong with it now; `fault` when there was none.
     async fn repeat_or(&self, tenant: TenantId, key: Option<&Idempotency>, fault: Fault) -> Result<Taken, Fault> {
-        if let (Some(key), Fault::QuotaExceeded { .. }) = (key, &fault) {
+        if let Some(key) = key {
             match self.acceptor.replay(tenant, key).await? {
                 Some(AcceptOutcome::Replayed(replay)) => return Ok(replay.into()),
                 Some(AcceptOutcome::KeyReused) => return Err(Fault::KeyReused),
@@ -220,21 +248,15 @@ impl Intake {
     }
 
     /// The content of kind mail, and the contents that come along; `template` is the one that a template draft means.
-    async fn content(&self, tenant: TenantId, draft: &MailDraft, template: Option<ContentId>) -> Result<Stock, Fault> {
+    async fn content(
+        &self,
+        tenant: TenantId,
+        draft: &MailDraft,
+        template: Option<ContentId>,
+        attachments: &[Attachment],
+    ) -> Result<Stock, Fault> {
         let identity = self.names.identity(tenant, &draft.from.mailbox.domain()).await?;
-        let mut contents = Vec::with_capacity(2 + draft.files.len());
-        let mut attachments = Vec::with_capacity(draft.files.len());
-        for file in &draft.files {
-            let id = ContentId::of(tenant, &[b"attachment", &file.octets]);
-            contents.push(NewContent { id, kind: ContentKind::Attachment, body: file.octets.to_vec(), carried: 0 });
-            attachments.push(Attachment {
-                content: id,
-                octets: file.octets.len() as u64,
-                file_name: file.name.clone(),
-                content_type: file.media_type.clone(),
-                content_id: file.shown_as.clone(),
-            });
-        }
+        let mut contents = Vec::with_capacity(2);
         let mut raw = None;
         let body = match &draft.content {
             ContentDraft::Template { .. } => {
@@ -251,7 +273,7 @@ impl Intake {
                 Body::Raw { content: id }
             }
         };
-        let source = mail_source(draft, body, identity, attachments);
+        let source = mail_source(draft, body, identity, attachments.to_vec());
         let carried = carried(&source, raw.as_ref());
         if source.estimated_octets() > self.limits.max_message_bytes as u64 && !source.attachments.is_empty() {
             return Err(one_fault(Violation::of(
@@ -328,10 +350,32 @@ impl Intake {
     }
 }
 
-/// The contents of a call, of which those in several languages have their files in common.
-fn each_once(stocks: Vec<Stock>) -> Vec<NewContent> {
-    let mut seen = HashSet::new();
-    stocks.into_iter().flat_map(|stock| stock.contents).filter(|content| seen.insert(content.id)).collect()
+/// The files of a call, hashed once, however many languages its mail is in.
+async fn attached(tenant: TenantId, draft: &MailDraft) -> Result<(Vec<NewContent>, Vec<Attachment>), Fault> {
+    let files = draft.files.clone();
+    let weight: usize = files.iter().map(|file| file.octets.len()).sum();
+    let take_in = move || {
+        let mut seen = HashSet::new();
+        let (mut contents, mut attachments) = (Vec::new(), Vec::with_capacity(files.len()));
+        for file in files {
+            let id = ContentId::of(tenant, &[b"attachment", &file.octets]);
+            attachments.push(Attachment {
+                content: id,
+                octets: file.octets.len() as u64,
+                file_name: file.name,
+                content_type: file.media_type,
+                content_id: file.shown_as,
+            });
+            if seen.insert(id) {
+                contents.push(NewContent { id, kind: ContentKind::Attachment, body: file.octets.to_vec(), carried: 0 });
+            }
+        }
+        (contents, attachments)
+    };
+    if weight > LARGE {
+        return tokio::task::spawn_blocking(take_in).await.map_err(|error| Fault::Internal(Box::new(error)));
+    }
+    Ok(take_in())
 }
 
 /// What the recipients of a call share, as it is stored.

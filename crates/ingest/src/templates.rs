@@ -48,19 +48,25 @@ pub struct Templates {
     clock: Clock,
     names: Arc<Names>,
     limits: Limits,
-    compiles: Semaphore,
+    compiles: Arc<Semaphore>,
 }
 
 impl Templates {
     /// Keeps templates in this store.
     pub fn new(store: Store, clock: Clock, names: Arc<Names>, limits: Limits) -> Self {
-        Self { store, clock, names, limits, compiles: Semaphore::new(MAX_COMPILES) }
+        Self { store, clock, names, limits, compiles: Arc::new(Semaphore::new(MAX_COMPILES)) }
     }
 
     /// Does what takes milliseconds, away from the reactor and not too much of it at once.
     async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
-        let _place = self.compiles.acquire().await.map_err(|_| Fault::Stopping)?;
-        tokio::task::spawn_blocking(work).await.map_err(|error| Fault::Internal(Box::new(error)))
+        let place = Arc::clone(&self.compiles).acquire_owned().await.map_err(|_| Fault::Stopping)?;
+        // The place is taken until the work is done, also when nobody waits for it any more.
+        let run = move || {
+            let done = work();
+            drop(place);
+            done
+        };
+        tokio::task::spawn_blocking(run).await.map_err(|error| Fault::Internal(Box::new(error)))
     }
 
     async fn build(&self, source: &VersionSource, library: Library) -> Result<Built, Fault> {

@@ -245,8 +245,9 @@ pub struct DeskConfig {
     /// while it goes on. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub pause: Duration,
-    /// Octets that mails take which are too large for the bus and so are rendered here, over all shards; beyond them
-    /// chunks with such mail wait. At least one mail goes, whatever its size. Default 256 MiB.
+    /// Octets that mails take which are too large for the bus and so are rendered here, over all shards, half of
+    /// them for each lane. What finds no room within `hold` rests for as long. At least one mail of a lane goes,
+    /// whatever its size. Default 256 MiB.
     pub rendered_bytes: usize,
 }
 

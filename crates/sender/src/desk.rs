@@ -396,8 +396,12 @@ impl Intake {
                 let mut held = Held { letter, chunk: Arc::clone(&chunk), since, room: None };
                 if is_reference {
                     match self.room(&held.letter, &mut ready, &stop).await {
-                        Some(room) => held.room = Some(room),
-                        None => {
+                        Ok(Some(room)) => held.room = Some(room),
+                        Ok(None) => {
+                            self.put_off(held).await;
+                            continue;
+                        }
+                        Err(Closed) => {
                             give_back(&held).await;
                             return;
                         }
@@ -415,27 +419,46 @@ impl Intake {
     }
 
     /// Memory for a letter that was rendered here. What is ready goes to the desk first when there is none: it would
-    /// keep its own for ever. `None`: the desk has closed.
+    /// keep its own for ever. `None`: there is none for as long as a letter may be held; smaller ones come behind it.
     async fn room(
         &self,
         letter: &Letter,
         ready: &mut Vec<Held>,
         stop: &CancellationToken,
-    ) -> Option<OwnedSemaphorePermit> {
-        let all = (self.office.config.desk.rendered_bytes / KIB).max(1);
+    ) -> Result<Option<OwnedSemaphorePermit>, Closed> {
+        let all = (self.office.config.desk.rendered_bytes / KIB / 2).max(1);
+        let rendered = &self.office.rendered[index(letter.job.lane)];
         let wanted = (letter.mime.as_ref().map_or(0, |mime| mime.len()) / KIB + 1).min(all);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        if let Ok(room) = Arc::clone(&self.office.rendered).try_acquire_many_owned(wanted) {
-            return Some(room);
+        if let Ok(room) = Arc::clone(rendered).try_acquire_many_owned(wanted) {
+            return Ok(Some(room));
         }
         if let Err(mpsc::error::SendError(letters)) = self.sender.send(std::mem::take(ready)).await {
             for held in &letters {
                 give_back(held).await;
             }
-            return None;
+            return Err(Closed);
         }
-        let room = Arc::clone(&self.office.rendered).acquire_many_owned(wanted);
-        stop.run_until_cancelled(room).await?.ok()
+        let room = Arc::clone(rendered).acquire_many_owned(wanted);
+        let room = tokio::time::timeout(self.office.config.desk.hold, room);
+        match stop.run_until_cancelled(room).await {
+            None | Some(Ok(Err(_))) => Err(Closed),
+            Some(Err(_)) => Ok(None),
+            Some(Ok(Ok(room))) => Ok(Some(room)),
+        }
+    }
+
+    /// Lets a letter rest that there is no memory for.
+    async fn put_off(&self, held: Held) {
+        let parked = rest(&held.letter, self.office.config.desk.hold);
+        match self.office.store.park(&[parked]).await {
+            Ok(count) => {
+                self.office.metrics.parked.inc_by(count as u64);
+            }
+            // Still released, and no longer held: repair finds it.
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot park a letter"),
+        }
+        acknowledge(held.chunk.settle().into_iter().collect()).await;
     }
 
     /// The sites behind the domains of a chunk, as far as they can be told soon: each is asked for once, all at the
@@ -546,6 +569,9 @@ impl Intake {
 fn claim_of(letter: &Letter) -> Claim {
     Claim { message: letter.job.message, release: letter.job.release }
 }
+
+/// The desk takes no more letters.
+struct Closed;
 
 fn rest(letter: &Letter, delay: Duration) -> Parked {
     Parked { message: letter.job.message, release: letter.job.release, delay, queue: None, site: None }

@@ -70,8 +70,8 @@ pub(crate) struct Office {
     pub(crate) journal: journal::Journal,
     pub(crate) recorder: recorder::Recorder,
     pub(crate) metrics: SenderMetrics,
-    /// KiB that letters rendered here may take.
-    pub(crate) rendered: Arc<tokio::sync::Semaphore>,
+    /// KiB that letters rendered here may take, of each lane.
+    pub(crate) rendered: [Arc<tokio::sync::Semaphore>; 2],
     pub(crate) shards: ShardCount,
     pub(crate) life: service::Lifecycle,
 }
@@ -106,7 +106,8 @@ impl Sender {
         let (journal, left) = opened;
         journal::resolve(&store, left, &config, &metrics).await?;
         let (recorder, recording) = recorder::recorder(&config.record);
-        let rendered = Arc::new(tokio::sync::Semaphore::new((config.desk.rendered_bytes / desk::KIB).max(1)));
+        let room = (config.desk.rendered_bytes / desk::KIB / 2).max(1);
+        let rendered = [room, room].map(|room| Arc::new(tokio::sync::Semaphore::new(room)));
         let office = Office { config, store, bus, press, route, journal, recorder, metrics, rendered, shards, life };
         Ok(Self { office: Arc::new(office), recording, name })
     }

@@ -253,6 +253,37 @@ proptest! {
 }
 
 #[test]
+fn a_text_that_ends_in_a_tag_that_was_not_finished_is_no_panic() {
+    for end in ["{{", "{%", "{{-", "{%-", "{% block a %}{{", "{#"] {
+        let source = VersionSource::from(template("S", &format!("Hello {end}")));
+        assert!(source.references().is_empty(), "{end}");
+        drop(source.build(&Library::default(), &limits()));
+    }
+}
+
+#[test]
+fn blocks_that_would_hold_themselves_or_lie_too_deep_are_findings() {
+    let library = |layout: &str, own: &str| {
+        let mut library = Library { of: Some("own".to_owned()), ..Library::default() };
+        let source = VersionSource::from(template("S", layout));
+        library.versions.insert(("layout".to_owned(), 1), Ingredient { latest: 1, source, pins: [].into() });
+        library.pins.insert("layout".to_owned(), 1);
+        VersionSource::from(template("S", own)).build(&library, &limits())
+    };
+    let wrong = |layout: &str, own: &str| {
+        let findings = library(layout, own).map(drop).expect_err("is refused");
+        findings.into_iter().map(|finding| finding.problem).collect::<String>()
+    };
+    let layout = "x{% block a %}{% block b %}{% endblock %}{% endblock %}";
+    let own = "{% extends 'layout' %}{% block b %}{% block a %}{{ super() }}{% endblock %}{% endblock %}";
+    assert!(wrong(layout, own).contains("within itself"), "{}", wrong(layout, own));
+    let deep: String = (0..100_000).map(|at| format!("{{% block b{at} %}}")).collect();
+    assert!(wrong("x", &deep).contains("within one another") || wrong("x", &deep).contains("too large"));
+    let many = format!("{{% extends 'layout' %}}{{% block a %}}{}{{% endblock %}}", "{{ super() }}".repeat(3_000));
+    assert!(wrong("x{% block a %}y{% endblock %}", &many).contains("pieces"));
+}
+
+#[test]
 fn mjml_that_its_parser_panics_at_is_a_finding() {
     let mjml = "<mjml><mj-body><mj-section><mj-column><mj-text>mfv1xf\u{1925}2\u{a80c}>0't._</mj-text></mj-column></mj-section></mj-body></mjml>";
     let template = TemplateSource { subject: "S".into(), mjml: Some(mjml.to_owned()), ..TemplateSource::default() };

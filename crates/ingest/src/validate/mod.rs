@@ -55,6 +55,9 @@ impl Violation {
     }
 }
 
+/// Most faults of one request that are kept; fewer are told.
+const MAX_FAULTS: usize = 1_000;
+
 /// Collects the faults of one request.
 #[derive(Debug, Default)]
 pub struct Faults(Vec<Violation>);
@@ -62,17 +65,19 @@ pub struct Faults(Vec<Violation>);
 impl Faults {
     /// Notes a fault.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation::new(field, description));
+        self.push(Violation::new(field, description));
     }
 
     /// Notes a fault with a reason of its own.
     pub fn push(&mut self, violation: Violation) {
-        self.0.push(violation);
+        if self.0.len() < MAX_FAULTS {
+            self.0.push(violation);
+        }
     }
 
     /// The value, or the note that it is at fault.
     pub fn take<T>(&mut self, checked: Result<T, Violation>) -> Option<T> {
-        checked.map_err(|violation| self.0.push(violation)).ok()
+        checked.map_err(|violation| self.push(violation)).ok()
     }
 
     /// Whether nothing was found.
