@@ -42,6 +42,9 @@ for ref in origin/main HEAD~1; do
     fi
 done
 if [ -n "$against" ]; then
-    "$buf" breaking proto --against ".git#ref=$(git rev-parse "$against"),subdir=proto"
+    earlier="$(mktemp -d)"
+    trap 'rm -rf "$earlier"' EXIT
+    git archive "$against" proto | tar -x -C "$earlier"
+    "$buf" breaking proto --against "$earlier/proto"
 fi
 echo "the API is in order${against:+, and breaks no caller of $against}"

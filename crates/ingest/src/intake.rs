@@ -240,8 +240,11 @@ impl Intake {
         if let Some(key) = key {
             match self.acceptor.replay(tenant, key).await? {
                 Some(AcceptOutcome::Replayed(replay)) => return Ok(replay.into()),
-                Some(AcceptOutcome::KeyReused) => return Err(Fault::KeyReused),
-                Some(AcceptOutcome::Accepted { .. }) | None => {}
+                Some(AcceptOutcome::KeyReused) if matches!(fault, Fault::QuotaExceeded { .. }) => {
+                    return Err(Fault::KeyReused);
+                }
+                // Another call, which is told what is wrong with it.
+                Some(AcceptOutcome::KeyReused | AcceptOutcome::Accepted { .. }) | None => {}
             }
         }
         Err(fault)
