@@ -28,6 +28,15 @@ const HOT: &[(&str, &str, &str, &str)] = &[
          array_fill(60::double precision, array[200]), array_fill('{}'::text, array[200])",
     ),
     (
+        "record_late",
+        include_str!("../../src/sql/record_late.sql"),
+        "uuid[], integer[], smallint[], smallint[], bigint[], text[], text[]",
+        "array_fill(gen_random_uuid(), array[200]),
+         array_fill(1, array[200]), array_fill(2::smallint, array[200]), array_fill(1::smallint, array[200]),
+         array_fill(1::bigint, array[200]), array_fill('receiver.test'::text, array[200]),
+         array_fill('{}'::text, array[200])",
+    ),
+    (
         "park",
         include_str!("../../src/sql/park.sql"),
         "uuid[], integer[], double precision[], bigint[], text[]",
