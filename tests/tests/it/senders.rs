@@ -45,9 +45,12 @@ async fn a_sender_that_is_gone_with_its_journal_is_taken_over_from_when_its_leas
     fleet.crash("sender").await;
     fleet.lose_journal("sender");
     fleet.launch(Kind::Sender, "replacement").await;
+    let is_faulty = fleet.settings.faults.is_some();
     let verdict = fleet.assert_sound().await;
     assert_eq!(verdict.of(Closing::Delivered), LOAD);
-    assert!(verdict.surplus <= CONNECTIONS, "{verdict:?}");
+    assert!(verdict.surplus <= verdict.doubts, "{verdict:?}");
+    // Outcomes whose record goes wrong on purpose wait for their second try, and are in doubt as well.
+    assert!(is_faulty || verdict.surplus <= CONNECTIONS, "{verdict:?}");
 }
 
 #[tokio::test]
