@@ -2,12 +2,11 @@
 
 use crate::Settings;
 use bus::{Bus, BusConfig};
-use domain::ApiKeyId;
-use ingest::keys::MintedKey;
+use ingest::keys::fleet_key;
 use press::Press;
 use service::{Health, Lifecycle, Metrics, Sealer};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use store::{NewApiKey, Store, StoreConfig};
+use store::{Store, StoreConfig};
 
 /// The key that seals DKIM keys.
 const MASTER_KEY: [u8; 32] = [7; 32];
@@ -27,18 +26,9 @@ pub(crate) async fn connect(url: &str, name: &str) -> Store {
 /// A key that administers the fleet, as the operator's command makes it.
 pub(crate) async fn admin_key(store: &Store) -> String {
     let now = store.now().await.unwrap();
-    let id = ApiKeyId::new(now);
-    let minted = MintedKey::new(id).unwrap();
-    let key = NewApiKey {
-        id,
-        tenant: None,
-        name: "admin".to_owned(),
-        secret_sha256: minted.secret_sha256,
-        scopes: vec!["ADMIN".to_owned()],
-        expires_at: None,
-    };
+    let (key, token) = fleet_key("admin", now).unwrap();
     store.create_api_key(&key, now).await.unwrap();
-    minted.token
+    token
 }
 
 /// What a service is made from, on its own runtime.

@@ -6,12 +6,9 @@ use crate::{
     reach::Reach,
 };
 use domain::ApiKeyId;
-use ingest::keys::MintedKey;
+use ingest::keys::fleet_key;
 use serde_json::json;
-use store::{Actor, Audit, NewApiKey, Store};
-
-/// The scope of a key that administers the fleet.
-const ADMIN_SCOPE: &str = "ADMIN";
+use store::{Actor, Audit, Store};
 
 /// Recounts everything.
 pub async fn audit(reach: &Reach, out: Output) -> anyhow::Result<Exit> {
@@ -108,16 +105,7 @@ pub async fn revoke_admin_key(id: &str, reach: &Reach, out: Output) -> anyhow::R
 /// A new key that administers the fleet; its token is known here alone.
 pub async fn mint_admin_key(store: &Store, name: &str) -> anyhow::Result<(ApiKeyId, String)> {
     let now = service::clock::now();
-    let id = ApiKeyId::new(now);
-    let minted = MintedKey::new(id)?;
-    let key = NewApiKey {
-        id,
-        tenant: None,
-        name: name.to_owned(),
-        secret_sha256: minted.secret_sha256,
-        scopes: vec![ADMIN_SCOPE.to_owned()],
-        expires_at: None,
-    };
+    let (key, token) = fleet_key(name, now)?;
     store.acting(Actor { key: None, call: "admin-key create" }).create_api_key(&key, now).await?;
-    Ok((id, minted.token))
+    Ok((key.id, token))
 }

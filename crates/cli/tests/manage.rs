@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 use bus::{Bus, BusConfig};
-use domain::ApiKeyId;
-use ingest::{Ingest, IngestConfig, Neighbours, keys::MintedKey};
+use ingest::{Ingest, IngestConfig, Neighbours, keys::fleet_key};
 use serde_json::Value;
 use service::{Health, Lifecycle, Sealer};
 use std::{
@@ -14,7 +13,7 @@ use std::{
     process::{Command, Output},
     sync::Arc,
 };
-use store::{NewApiKey, Store};
+use store::Store;
 use testkit::TestDatabase;
 
 struct House {
@@ -32,18 +31,9 @@ impl House {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("manage-{name}"));
         fs::create_dir_all(&folder).unwrap();
         let now = store.now().await.unwrap();
-        let id = ApiKeyId::new(now);
-        let minted = MintedKey::new(id).unwrap();
-        let key = NewApiKey {
-            id,
-            tenant: None,
-            name: "fleet".to_owned(),
-            secret_sha256: minted.secret_sha256,
-            scopes: vec!["ADMIN".to_owned()],
-            expires_at: None,
-        };
+        let (key, token) = fleet_key("fleet", now).unwrap();
         store.create_api_key(&key, now).await.unwrap();
-        fs::write(folder.join("key"), minted.token).unwrap();
+        fs::write(folder.join("key"), token).unwrap();
         // Nobody listens there, and nothing here needs somebody to.
         let nats =
             BusConfig { url: "nats://127.0.0.1:1".to_owned(), retry_on_initial_connect: true, ..BusConfig::default() };

@@ -1,17 +1,22 @@
 //! Pages of lists: how long they are, and where the next one begins.
 //!
 //! A token names the last entry of its page, so a page costs the same wherever it lies, and entries that come or go
-//! meanwhile neither repeat nor hide others. What it holds is nobody's business: callers give back what they got.
+//! meanwhile neither repeat nor hide others. What it holds is nobody's business: callers give back what they got. It is
+//! bound to its list, whose that is, and its filters.
 
 use crate::validate::Violation;
-use std::fmt::Write;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use domain::TenantId;
+use prost::Message;
+use proto::v1::ErrorReason;
+use sha2::{Digest, Sha256};
 
 /// Entries of a page whose size is left open.
 const DEFAULT_SIZE: u32 = 100;
 /// Longest token.
 const MAX_TOKEN: usize = 1_000;
 /// Stands between the parts of a token, none of which holds it.
-const JOINT: char = '\n';
+const JOINT: &str = "\n";
 
 /// The size of a page.
 ///
@@ -25,69 +30,109 @@ pub fn size(given: u32, most: u32) -> Result<u32, Violation> {
     }
 }
 
-/// What a token tells of the entry before the page; `None` for the first page.
-///
-/// # Errors
-/// When it is no token of this list.
-pub fn place<T>(token: &str, read: impl Fn(&[&str]) -> Option<T>) -> Result<Option<T>, Violation> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let fault = || Violation::new("page_token", "is no token of this list; give the next_page_token of its last page");
-    let text = decode(token).ok_or_else(fault)?;
-    let parts: Vec<&str> = text.split(JOINT).collect();
-    read(&parts).map(Some).ok_or_else(fault)
+/// A list as one call asks for it.
+pub struct List {
+    digest: String,
 }
 
-/// Cuts what was fetched, one more than a page holds, to the page, and makes the token of the next one; empty when this
-/// is the last.
-pub fn cut<T>(entries: &mut Vec<T>, size: u32, place: impl Fn(&T) -> Vec<String>) -> String {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if entries.len() <= size {
-        return String::new();
+impl List {
+    /// `filters`: the request without the size and the token of its page; `()` where there are none.
+    pub fn of(name: &str, tenant: Option<TenantId>, filters: &impl Message) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(tenant.map(|tenant| tenant.as_uuid()).unwrap_or_default().as_bytes());
+        hash.update(filters.encode_to_vec());
+        Self { digest: BASE64_URL_SAFE_NO_PAD.encode(&hash.finalize()[..8]) }
     }
-    entries.truncate(size);
-    entries.last().map_or_else(String::new, |last| encode(&place(last).join(&JOINT.to_string())))
-}
 
-fn encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(2 * text.len()), |mut token, byte| {
-        write!(token, "{byte:02x}").expect("a string takes all that is written");
-        token
-    })
-}
-
-fn decode(token: &str) -> Option<String> {
-    if token.len() > MAX_TOKEN || !token.len().is_multiple_of(2) || !token.bytes().all(|byte| byte.is_ascii_hexdigit())
-    {
-        return None;
+    /// What a token tells of the entry before its page; `None` for the first page.
+    ///
+    /// # Errors
+    /// When it is no token of this list.
+    pub fn place<T>(&self, token: &str, read: impl Fn(&[&str]) -> Option<T>) -> Result<Option<T>, Violation> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let told = || {
+            let token = Some(token).filter(|token| token.len() <= MAX_TOKEN)?;
+            // Postgres takes no NUL in a text.
+            let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+            let text = Some(text).filter(|text| !text.contains('\0'))?;
+            let (list, parts) = text.split_once(JOINT)?;
+            let parts: Vec<&str> = parts.split(JOINT).collect();
+            if list == self.digest { read(&parts) } else { None }
+        };
+        told().map(Some).ok_or_else(|| {
+            let text = "is no token of this list with these filters; give next_page_token of the page before, or none";
+            Violation::of(ErrorReason::PageTokenInvalid, "page_token", text)
+        })
     }
-    let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let text = String::from_utf8(token.as_bytes().chunks_exact(2).map(octet).collect::<Option<Vec<u8>>>()?).ok()?;
-    // Postgres takes no NUL in a text.
-    (!text.contains('\0')).then_some(text)
+
+    /// The token of the page after this entry.
+    pub fn token(&self, place: &[String]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(format!("{}{JOINT}{}", self.digest, place.join(JOINT)))
+    }
+
+    /// Cuts what was fetched, one more than a page holds, to the page, and makes the token of the next one; empty when
+    /// this is the last.
+    pub fn cut<T>(&self, entries: &mut Vec<T>, size: u32, place: impl Fn(&T) -> Vec<String>) -> String {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if entries.len() <= size {
+            return String::new();
+        }
+        entries.truncate(size);
+        entries.last().map_or_else(String::new, |last| self.token(&place(last)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::v1::ListMessagesRequest;
+
+    fn list() -> List {
+        List::of("names", None, &())
+    }
 
     #[test]
     fn a_token_leads_to_the_entry_after_its_page() {
         let mut entries = vec!["a", "b", "c"];
-        let token = cut(&mut entries, 2, |entry| vec![(*entry).to_owned(), "7".to_owned()]);
+        let token = list().cut(&mut entries, 2, |entry| vec![(*entry).to_owned(), "7".to_owned()]);
         assert_eq!(entries, ["a", "b"]);
-        let found = place(&token, |parts| Some((parts.first()?.to_string(), parts.get(1)?.parse::<i64>().ok()?)));
-        assert_eq!(found, Ok(Some(("b".to_owned(), 7))));
-        assert_eq!(cut(&mut entries, 2, |entry| vec![(*entry).to_owned()]), "");
-        assert_eq!(place("", |_| Some(())), Ok(None));
+        let read = |parts: &[&str]| Some((parts.first()?.to_string(), parts.get(1)?.parse::<i64>().ok()?));
+        assert_eq!(list().place(&token, read), Ok(Some(("b".to_owned(), 7))));
+        assert_eq!(list().cut(&mut entries, 2, |entry| vec![(*entry).to_owned()]), "");
+        assert_eq!(list().place("", |_| Some(())), Ok(None));
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_own_list_alone() {
+        let tenant = TenantId::new(chrono::DateTime::UNIX_EPOCH);
+        let tagged = |tag: &str| ListMessagesRequest { tag: tag.to_owned(), ..Default::default() };
+        let own = || List::of("messages", Some(tenant), &tagged("a"));
+        let token = own().token(&["7".to_owned()]);
+        let read = |parts: &[&str]| parts.first()?.parse::<i64>().ok();
+        assert_eq!(own().place(&token, read), Ok(Some(7)));
+        let another = TenantId::new(chrono::DateTime::UNIX_EPOCH);
+        for other in [
+            List::of("messages", Some(tenant), &tagged("b")),
+            List::of("messages", Some(another), &tagged("a")),
+            List::of("messages", None, &tagged("a")),
+            List::of("letters", Some(tenant), &tagged("a")),
+        ] {
+            assert_eq!(other.place(&token, read).expect_err("another list").reason, ErrorReason::PageTokenInvalid);
+        }
     }
 
     #[test]
     fn what_is_no_token_is_refused() {
-        for bad in ["x", "abc", "zz", "ff", "é", &"0".repeat(2_000)] {
-            assert!(place(bad, |parts| parts.first()?.parse::<i64>().ok()).is_err(), "{bad}");
+        let nul = list().token(&["a\0b".to_owned()]);
+        let word = list().token(&["a".to_owned()]);
+        for bad in ["x", "abc", "zz", "ff", "é", "%%%", &word[1..], &nul, &"0".repeat(2_000)] {
+            assert!(list().place(bad, |parts| Some(parts.first()?.len())).is_err(), "{bad}");
         }
+        assert!(list().place(&word, |parts| parts.first()?.parse::<i64>().ok()).is_err());
     }
 
     #[test]

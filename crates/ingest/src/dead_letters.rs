@@ -3,7 +3,7 @@
 use crate::{
     Fault,
     auth::{Caller, Scope},
-    cursor,
+    cursor::{self, List},
     mail::one_fault,
     queues::{Queues, wire_lane},
     validate::{BULK_TTL, Faults, TRANSACTIONAL_TTL, Violation, campaign, id},
@@ -35,9 +35,11 @@ pub async fn list(
     let campaign = campaign("campaign_id", &request.campaign_id).map_err(one_fault)?;
     let size = cursor::size(request.page_size, MAX_PAGE).map_err(one_fault)?;
     let seq = |parts: &[&str]| parts.first()?.parse::<i64>().ok();
-    let before = cursor::place(&request.page_token, seq).map_err(one_fault)?.unwrap_or(i64::MAX);
+    let filters = ListDeadLettersRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+    let list = List::of("dead letters", Some(tenant), &filters);
+    let before = list.place(&request.page_token, seq).map_err(one_fault)?.unwrap_or(i64::MAX);
     let mut found = queues.store.dead_letters(tenant, campaign, before, size + 1).await?;
-    let next_page_token = cursor::cut(&mut found, size, |letter| vec![letter.seq.to_string()]);
+    let next_page_token = list.cut(&mut found, size, |letter| vec![letter.seq.to_string()]);
     Ok(ListDeadLettersResponse { dead_letters: found.into_iter().map(wire).collect(), next_page_token })
 }
 

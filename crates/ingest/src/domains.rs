@@ -5,7 +5,8 @@ use crate::{
     auth::Scope,
     clock::Clock,
     config::DnsConfig,
-    cursor, dns,
+    cursor::{self, List},
+    dns,
     mail::{caller, one_fault},
     validate::Violation,
 };
@@ -168,9 +169,10 @@ impl DomainService for Domains {
         let request = request.get_ref();
         let size = cursor::size(request.page_size, MAX_PAGE).map_err(one_fault)?;
         let name = |parts: &[&str]| parts.first().map(|name| (*name).to_owned());
-        let after = cursor::place(&request.page_token, name).map_err(one_fault)?.unwrap_or_default();
+        let list = List::of("domains", Some(tenant), &());
+        let after = list.place(&request.page_token, name).map_err(one_fault)?.unwrap_or_default();
         let mut found = self.store.sending_domains(tenant, &after, size + 1).await.map_err(Fault::from)?;
-        let next_page_token = cursor::cut(&mut found, size, |(domain, _)| vec![domain.domain.as_str().to_owned()]);
+        let next_page_token = list.cut(&mut found, size, |(domain, _)| vec![domain.domain.as_str().to_owned()]);
         let domains = found.iter().map(|domain| self.wire(domain)).collect();
         Ok(Response::new(ListDomainsResponse { domains, next_page_token }))
     }

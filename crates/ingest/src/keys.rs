@@ -3,10 +3,13 @@
 //! The prefix and the checksum let a leak scanner recognise a key, the id finds its row, the secret (192 random
 //! bits) proves it. Only the SHA-256 of the secret is kept: with so many random bits a slow hash adds nothing.
 
+use crate::auth::Scope;
 use aws_lc_rs::{constant_time, rand};
+use chrono::{DateTime, Utc};
 use domain::ApiKeyId;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
+use store::NewApiKey;
 
 const PREFIX: &str = "mf_";
 /// Octets of the secret.
@@ -41,6 +44,17 @@ impl MintedKey {
         push_hex(&mut token, &check);
         Ok(Self { token, secret_sha256: Sha256::digest(secret).into() })
     }
+}
+
+/// A new key that administers the fleet: what is to be stored of it, and the token, which is known here alone.
+///
+/// # Errors
+/// When the system gives no randomness.
+pub fn fleet_key(name: &str, now: DateTime<Utc>) -> Result<(NewApiKey, String), NoRandomness> {
+    let id = ApiKeyId::new(now);
+    let MintedKey { token, secret_sha256 } = MintedKey::new(id)?;
+    let scopes = vec![Scope::Admin.as_str().to_owned()];
+    Ok((NewApiKey { id, tenant: None, name: name.to_owned(), secret_sha256, scopes, expires_at: None }, token))
 }
 
 /// A key as a caller presents it: its form is right, nothing else is known.

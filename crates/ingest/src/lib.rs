@@ -35,7 +35,6 @@ mod mail;
 mod message;
 mod metrics;
 mod names;
-mod pages;
 mod queues;
 mod quota;
 mod server;

@@ -3,7 +3,7 @@
 use crate::{
     Fault,
     auth::{Caller, KeyRing, Scope},
-    cursor,
+    cursor::{self, List},
     mail::{caller, one_fault},
     transfers::{Transfers, import},
     validate::{Faults, Violation, email, reason_or, timestamp as point_in_time},
@@ -208,11 +208,12 @@ impl SuppressionService for Suppressions {
     ) -> Result<Response<ListSuppressionsResponse>, Status> {
         let (_, tenant) = owner(&request)?;
         let request = request.into_inner();
+        let list = List::of("suppressions", Some(tenant), &request.filter.unwrap_or_default());
         let filter = filter(request.filter)?;
         let size = cursor::size(request.page_size, MAX_PAGE).map_err(one_fault)?;
-        let after = cursor::place(&request.page_token, place).map_err(one_fault)?;
+        let after = list.place(&request.page_token, place).map_err(one_fault)?;
         let mut found = self.store.suppressions(tenant, &filter, after, size + 1).await.map_err(Fault::from)?;
-        let next_page_token = cursor::cut(&mut found, size, parts);
+        let next_page_token = list.cut(&mut found, size, parts);
         let suppressions = found.into_iter().map(wire).collect();
         Ok(Response::new(ListSuppressionsResponse { suppressions, next_page_token }))
     }

@@ -9,9 +9,9 @@ use crate::{
     Fault,
     auth::Scope,
     clock::Clock,
+    cursor::{self, List},
     mail::{caller, one_fault},
     names::Names,
-    pages,
     validate::{Faults, TemplateName, Violation, name},
     wire::timestamp,
 };
@@ -35,8 +35,8 @@ use tonic::{Request, Response, Status};
 const MAX_COMPILES: usize = 2;
 /// Versions that `GetTemplate` tells.
 const MAX_VERSIONS: u32 = 100;
-/// The list that page tokens are of.
-const LIST: &str = "templates";
+/// Most templates of a page.
+const MAX_PAGE: u32 = 1_000;
 /// Unchanged lines around a change.
 const CONTEXT: u32 = 3;
 /// Most of these.
@@ -181,16 +181,14 @@ impl TemplateService for Templates {
         let tenant = caller(&request)?.tenant(Scope::Templates)?;
         let ListTemplatesRequest { page_size, page_token } = request.into_inner();
         let mut faults = Faults::default();
-        let size = faults.take(pages::size("page_size", page_size));
-        let after = faults.take(pages::after("page_token", LIST, &page_token));
+        let size = faults.take(cursor::size(page_size, MAX_PAGE));
+        let list = List::of("templates", Some(tenant), &());
+        let name = |parts: &[&str]| parts.first().map(|name| (*name).to_owned());
+        let after = faults.take(list.place(&page_token, name));
         let (size, after) = faults.finish(size.zip(after))?;
         // One more tells whether another page follows.
         let mut templates = self.store.templates(tenant, after.as_deref(), size + 1).await.map_err(Fault::from)?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = templates.len() > size;
-        templates.truncate(size);
-        let last = templates.last().filter(|_| more);
-        let next_page_token = last.map(|last| pages::token(LIST, &last.name)).unwrap_or_default();
+        let next_page_token = list.cut(&mut templates, size, |last| vec![last.name.clone()]);
         let templates = templates.into_iter().map(answer).collect();
         Ok(Response::new(ListTemplatesResponse { templates, next_page_token }))
     }

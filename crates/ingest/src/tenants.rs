@@ -4,7 +4,7 @@ use crate::{
     Fault,
     auth::{KeyRing, Scope},
     clock::Clock,
-    cursor,
+    cursor::{self, List},
     keys::MintedKey,
     mail::{caller, one_fault},
     quota::QuotaBook,
@@ -252,10 +252,11 @@ impl TenantService for Tenants {
         caller(&request)?.require(Scope::Admin)?;
         let request = request.get_ref();
         let size = cursor::size(request.page_size, MAX_PAGE).map_err(one_fault)?;
+        let list = List::of("tenants", None, &());
         let name = |parts: &[&str]| parts.first().map(|name| (*name).to_owned());
-        let after = cursor::place(&request.page_token, name).map_err(one_fault)?.unwrap_or_default();
+        let after = list.place(&request.page_token, name).map_err(one_fault)?.unwrap_or_default();
         let mut found = self.store.list_tenants(&after, size + 1).await.map_err(Fault::from)?;
-        let next_page_token = cursor::cut(&mut found, size, |(tenant, _)| vec![tenant.name.clone()]);
+        let next_page_token = list.cut(&mut found, size, |(tenant, _)| vec![tenant.name.clone()]);
         let tenants = found.into_iter().map(wire_tenant).collect();
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
     }
@@ -323,13 +324,15 @@ impl TenantService for Tenants {
         let tenant = faults.take(optional_id::<TenantId>("tenant_id", &request.tenant_id));
         let key = faults.take(optional_id::<ApiKeyId>("api_key_id", &request.api_key_id));
         let size = faults.take(cursor::size(request.page_size, MAX_PAGE));
+        let filters = ListAuditEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+        let list = List::of("audit events", None, &filters);
         let number = |parts: &[&str]| parts.first()?.parse::<i64>().ok();
-        let before = faults.take(cursor::place(&request.page_token, number));
+        let before = faults.take(list.place(&request.page_token, number));
         let asked = faults.finish(tenant.zip(key).zip(size.zip(before)))?;
         let ((tenant, key), (size, before)) = asked;
         let before = before.unwrap_or(i64::MAX);
         let mut found = self.store.audit_events(tenant, key, before, size + 1).await.map_err(Fault::from)?;
-        let next_page_token = cursor::cut(&mut found, size, |event| vec![event.id.to_string()]);
+        let next_page_token = list.cut(&mut found, size, |event| vec![event.id.to_string()]);
         let events = found.into_iter().map(wire_event).collect();
         Ok(Response::new(ListAuditEventsResponse { events, next_page_token }))
     }

@@ -8,7 +8,10 @@ mod administration;
 mod suppressions;
 
 use bus::{Bus, BusConfig};
-use mailfleet_ingest::{Ingest, IngestConfig, Neighbours, keys::MintedKey};
+use mailfleet_ingest::{
+    Ingest, IngestConfig, Neighbours,
+    keys::{self, MintedKey},
+};
 use proto::v1::{
     self, KeyScope, MessageState, domain_service_client::DomainServiceClient, mail::Content,
     mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient, recipient_result::Outcome,
@@ -17,7 +20,7 @@ use proto::v1::{
 };
 use service::{Health, Lifecycle, Sealer};
 use std::{sync::Arc, time::Duration};
-use store::{NewApiKey, Store};
+use store::Store;
 use testkit::TestDatabase;
 use tonic::{
     Code, Request, Status,
@@ -139,18 +142,9 @@ async fn instance(store: &Store, change: impl FnOnce(&mut IngestConfig)) -> (Cha
 
 async fn fleet_key(store: &Store) -> String {
     let now = store.now().await.unwrap();
-    let id = domain::ApiKeyId::new(now);
-    let minted = MintedKey::new(id).unwrap();
-    let key = NewApiKey {
-        id,
-        tenant: None,
-        name: "fleet".to_owned(),
-        secret_sha256: minted.secret_sha256,
-        scopes: vec!["ADMIN".to_owned()],
-        expires_at: None,
-    };
+    let (key, token) = keys::fleet_key("fleet", now).unwrap();
     store.create_api_key(&key, now).await.unwrap();
-    minted.token
+    token
 }
 
 fn inline() -> v1::Mail {
