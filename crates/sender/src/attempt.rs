@@ -168,7 +168,7 @@ pub(crate) fn tried(office: &Office, tenure: &Tenure, claimed: &Claimed) -> Done
         Verdict::Defer { stated_wait, .. } => deferred(office, job, stated_wait, &mut detail),
         Verdict::Bounce { .. } => What::Bounced,
     };
-    Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood: Mood::Silent }
+    Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood: Mood::Answers }
 }
 
 /// A claimed letter that was never tried: it rests again and no attempt is counted.

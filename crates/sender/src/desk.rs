@@ -1,41 +1,26 @@
 //! The desk of one shard: holds letters by site, claims what may go, parks what would have to wait.
 
 use crate::{
-    Office, attempt,
-    letters::{Chunk, Claimed, Held},
+    Office, attempt, intake,
+    letters::{Claimed, Held, acknowledge, give_back, index, rest},
     line::Line,
     tenure::Tenure,
 };
-use bus::{AckHandle, Letter, Puller, SendChunk};
-use domain::{DomainName, Lane, Shard, SiteId};
-use futures_util::{StreamExt, stream};
+use bus::Letter;
+use domain::{Lane, Shard, SiteId};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::{Claim, Outcome, Parked, QueueKey, StoreError, Verdict, What};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use store::{Claim, Outcome, Parked, StoreError, Verdict, What};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// The unit in which the memory of rendered letters is counted.
-pub(crate) const KIB: usize = 1024;
-/// Chunks that wait, prepared, for room at the desk, of each lane.
-const PREPARED: usize = 2;
 /// Longest time between two looks when nothing happens.
 const TICK: Duration = Duration::from_millis(250);
 /// Pause before another try while Postgres does not answer.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
-/// Longest wait for the site of a domain. Without an answer the letter stays at the site that is known so far.
-const SITE_WAIT: Duration = Duration::from_secs(5);
-/// Domains of one chunk whose sites are asked for at the same time.
-const SITES_AT_ONCE: usize = 64;
-/// A domain that has no answer after this long counts as one that gave none in time.
-const SLOW: Duration = Duration::from_secs(1);
-/// How long a domain that gave no answer in time is not asked for its site again.
-const SILENT_FOR: Duration = Duration::from_secs(300);
-/// Silent domains that are remembered before all are forgotten.
-const SILENT_LIMIT: usize = 10_000;
 
 /// What one site has at the desk.
 struct Seat {
@@ -84,7 +69,7 @@ impl Desk {
     /// Serves the shard until `stop` is cancelled or the lease is over. Returns when nothing is claimed under it, or
     /// the lease is over and nothing more will be begun.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let (mut urgent, mut bulk) = (self.intake(Lane::Transactional, &stop), self.intake(Lane::Bulk, &stop));
+        let [mut urgent, mut bulk] = Lane::ALL.map(|lane| intake::begin(&self.office, self.shard, lane, &stop));
         let limit = usize::try_from(self.office.config.desk.held.get()).unwrap_or(usize::MAX);
         while !stop.is_cancelled() && self.tenure.is_live() {
             let wait = self.next_look();
@@ -100,16 +85,6 @@ impl Desk {
         }
         stop.cancel();
         self.leave([urgent, bulk]).await;
-    }
-
-    /// A task that pulls chunks of a lane and prepares them.
-    fn intake(&self, lane: Lane, stop: &CancellationToken) -> mpsc::Receiver<Vec<Held>> {
-        let (sender, receiver) = mpsc::channel(PREPARED);
-        let puller = self.office.bus.send_jobs(lane, self.shard);
-        let intake =
-            Intake { office: Arc::clone(&self.office), shard: self.shard, puller, sender, silent: HashMap::new() };
-        self.office.life.spawn_finite("intake", intake.run(stop.clone()));
-        receiver
     }
 
     fn take(&mut self, letters: Vec<Held>) {
@@ -367,239 +342,6 @@ impl Desk {
     }
 }
 
-/// Pulls chunks of one lane, and makes letters ready for the desk.
-struct Intake {
-    office: Arc<Office>,
-    shard: Shard,
-    puller: Puller<SendChunk>,
-    sender: mpsc::Sender<Vec<Held>>,
-    /// Domains that gave no answer lately, and until when they are not asked again.
-    silent: HashMap<DomainName, Instant>,
-}
-
-/// Sites by domain, and how long each may be believed.
-type Sites = HashMap<DomainName, (SiteId, Duration)>;
-
-impl Intake {
-    async fn run(mut self, stop: CancellationToken) {
-        while let Some(delivery) = stop.run_until_cancelled(self.puller.next()).await {
-            let sites = self.sites(&delivery.payload.items).await;
-            let chunk = Chunk::new(delivery.payload.items.len(), delivery.handle);
-            let since = delivery.received.into();
-            let mut ready = Vec::with_capacity(delivery.payload.items.len());
-            for letter in delivery.payload.items {
-                let is_reference = letter.mime.is_none();
-                let Some(letter) = self.prepare(letter, &sites).await else {
-                    acknowledge(chunk.settle().into_iter().collect()).await;
-                    continue;
-                };
-                let mut held = Held { letter, chunk: Arc::clone(&chunk), since, room: None };
-                if is_reference {
-                    match self.room(&held.letter, &mut ready, &stop).await {
-                        Ok(Some(room)) => held.room = Some(room),
-                        Ok(None) => {
-                            self.put_off(held).await;
-                            continue;
-                        }
-                        Err(Closed) => {
-                            give_back(&held).await;
-                            return;
-                        }
-                    }
-                }
-                ready.push(held);
-            }
-            if let Err(mpsc::error::SendError(letters)) = self.sender.send(ready).await {
-                for held in &letters {
-                    give_back(held).await;
-                }
-                return;
-            }
-        }
-    }
-
-    /// Memory for a letter that was rendered here. What is ready goes to the desk first when there is none: it would
-    /// keep its own for ever. `None`: there is none for as long as a letter may be held; smaller ones come behind it.
-    async fn room(
-        &self,
-        letter: &Letter,
-        ready: &mut Vec<Held>,
-        stop: &CancellationToken,
-    ) -> Result<Option<OwnedSemaphorePermit>, Closed> {
-        let all = (self.office.config.desk.rendered_bytes / KIB / 2).max(1);
-        let rendered = &self.office.rendered[index(letter.job.lane)];
-        let wanted = (letter.mime.as_ref().map_or(0, |mime| mime.len()) / KIB + 1).min(all);
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        if let Ok(room) = Arc::clone(rendered).try_acquire_many_owned(wanted) {
-            return Ok(Some(room));
-        }
-        if let Err(mpsc::error::SendError(letters)) = self.sender.send(std::mem::take(ready)).await {
-            for held in &letters {
-                give_back(held).await;
-            }
-            return Err(Closed);
-        }
-        let room = Arc::clone(rendered).acquire_many_owned(wanted);
-        let room = tokio::time::timeout(self.office.config.desk.hold, room);
-        match stop.run_until_cancelled(room).await {
-            None | Some(Ok(Err(_))) => Err(Closed),
-            Some(Err(_)) => Ok(None),
-            Some(Ok(Ok(room))) => Ok(Some(room)),
-        }
-    }
-
-    /// Lets a letter rest that there is no memory for.
-    async fn put_off(&self, held: Held) {
-        let parked = rest(&held.letter, self.office.config.desk.hold);
-        match self.office.store.park(&[parked]).await {
-            Ok(count) => {
-                self.office.metrics.parked.inc_by(count as u64);
-            }
-            // Still released, and no longer held: repair finds it.
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot park a letter"),
-        }
-        acknowledge(held.chunk.settle().into_iter().collect()).await;
-    }
-
-    /// The sites behind the domains of a chunk, as far as they can be told soon: each is asked for once, all at the
-    /// same time, and one whose servers are silent does not hold the others up.
-    async fn sites(&mut self, letters: &[Letter]) -> Sites {
-        let now = Instant::now();
-        if self.silent.len() > SILENT_LIMIT {
-            self.silent.clear();
-        }
-        // Of mail that is only tried nobody learns, not even a name server.
-        let sent = letters.iter().filter(|letter| !letter.sandbox);
-        let domains: HashSet<DomainName> = sent.map(|letter| letter.job.recipient.domain()).collect();
-        let route = &self.office.route;
-        let asks: Vec<_> = domains
-            .into_iter()
-            .filter(|domain| self.silent.get(domain).is_none_or(|until| *until < now))
-            .map(async |domain| {
-                let asked = Instant::now();
-                let site = tokio::time::timeout(SITE_WAIT, route.site(&domain)).await.ok().flatten();
-                (domain, site, asked.elapsed())
-            })
-            .collect();
-        let answers: Vec<_> = stream::iter(asks).buffer_unordered(SITES_AT_ONCE).collect().await;
-        let mut sites = Sites::with_capacity(answers.len());
-        for (domain, site, took) in answers {
-            if let Some(site) = site {
-                sites.insert(domain, site);
-            } else if took > SLOW {
-                self.silent.insert(domain, now + SILENT_FOR);
-            }
-        }
-        sites
-    }
-
-    /// Renders a reference, and corrects the site. `None`: it was parked or closed instead.
-    async fn prepare(&self, mut letter: Letter, sites: &Sites) -> Option<Letter> {
-        if letter.mime.is_none() {
-            match self.office.press.render(&letter.job).await {
-                Ok(pressed) => {
-                    letter.sender = pressed.sender;
-                    letter.smtputf8 = pressed.smtputf8;
-                    letter.sandbox = pressed.sandbox;
-                    letter.mime = Some(pressed.mime);
-                }
-                Err(error) => {
-                    let job = &letter.job;
-                    let done = match error.verdict() {
-                        press::Verdict::Fail => {
-                            self.office.store.fail(job.message, job.release, &error.reason()).await.map(|_| ())
-                        }
-                        press::Verdict::Park | press::Verdict::Hold => {
-                            self.office.store.park(&[rest(&letter, Duration::from_secs(30))]).await.map(|_| ())
-                        }
-                    };
-                    if let Err(error) = done {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "cannot put a letter aside; it is repaired"
-                        );
-                    }
-                    return None;
-                }
-            }
-        }
-        if letter.sandbox {
-            return Some(letter);
-        }
-        let domain = letter.job.recipient.domain();
-        let Some((site, ttl)) = sites.get(&domain) else { return Some(letter) };
-        if *site == letter.job.site {
-            return Some(letter);
-        }
-        self.correct(letter, domain, site.clone(), *ttl).await
-    }
-
-    /// The MX hosts tell of another site than the domain's name did: it is learned, and a letter of another shard's
-    /// site goes back to rest in the right queue.
-    async fn correct(&self, mut letter: Letter, domain: DomainName, site: SiteId, ttl: Duration) -> Option<Letter> {
-        let expires_at = service::clock::now() + chrono::Duration::from_std(ttl).unwrap_or(chrono::Duration::days(1));
-        if let Err(error) = self.office.store.learn_site(&domain, &site, expires_at).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot keep a learned site");
-        }
-        let slot = site.slot();
-        if slot.shard(self.office.shards) == self.shard {
-            letter.job.site = site;
-            return Some(letter);
-        }
-        let job = &letter.job;
-        let key = QueueKey { tenant: job.tenant, campaign: job.campaign, lane: job.lane, slot, site: None };
-        let moved = async {
-            let queue = self.office.store.queue_ids(&[key]).await?;
-            let parked = Parked {
-                message: job.message,
-                release: job.release,
-                delay: Duration::ZERO,
-                queue: queue.first().copied(),
-                site: Some(site),
-            };
-            self.office.store.park(&[parked]).await
-        };
-        if let Err(error) = moved.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot correct a slot; the letter is repaired");
-        }
-        None
-    }
-}
-
 fn claim_of(letter: &Letter) -> Claim {
     Claim { message: letter.job.message, release: letter.job.release }
-}
-
-/// The desk takes no more letters.
-struct Closed;
-
-fn rest(letter: &Letter, delay: Duration) -> Parked {
-    Parked { message: letter.job.message, release: letter.job.release, delay, queue: None, site: None }
-}
-
-/// Gives the chunk of a letter back, once for all its letters.
-async fn give_back(held: &Held) {
-    if let Some(handle) = held.chunk.take()
-        && let Err(error) = handle.nak(Duration::ZERO).await
-    {
-        tracing::debug!(%error, "cannot give a chunk back; it comes again by itself");
-    }
-}
-
-async fn acknowledge(handles: Vec<AckHandle>) {
-    for handle in handles {
-        failpoint::hit!("sender.ack.before");
-        let answer = handle.ack().await;
-        failpoint::hit!("sender.ack.after");
-        if let Err(error) = answer {
-            tracing::debug!(%error, "cannot acknowledge a chunk; it comes again and finds nothing");
-        }
-    }
-}
-
-const fn index(lane: Lane) -> usize {
-    match lane {
-        Lane::Transactional => 0,
-        Lane::Bulk => 1,
-    }
 }

@@ -1,6 +1,7 @@
 //! Letters in the hands of a shard's owner, and the chunks they came in.
 
 use bus::{AckHandle, Letter};
+use domain::Lane;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -8,6 +9,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use store::Parked;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A chunk whose members are not all settled yet. It is acknowledged when each has been claimed, parked or refused.
@@ -56,5 +58,39 @@ pub(crate) struct Claimed {
 impl Held {
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
+    }
+}
+
+/// A letter that rests for a while, in its own queue.
+pub(crate) fn rest(letter: &Letter, delay: Duration) -> Parked {
+    Parked { message: letter.job.message, release: letter.job.release, delay, queue: None, site: None }
+}
+
+/// Gives the chunk of a letter back, once for all its letters.
+pub(crate) async fn give_back(held: &Held) {
+    if let Some(handle) = held.chunk.take()
+        && let Err(error) = handle.nak(Duration::ZERO).await
+    {
+        tracing::debug!(%error, "cannot give a chunk back; it comes again by itself");
+    }
+}
+
+/// Tells the broker that chunks are settled.
+pub(crate) async fn acknowledge(handles: Vec<AckHandle>) {
+    for handle in handles {
+        failpoint::hit!("sender.ack.before");
+        let answer = handle.ack().await;
+        failpoint::hit!("sender.ack.after");
+        if let Err(error) = answer {
+            tracing::debug!(%error, "cannot acknowledge a chunk; it comes again and finds nothing");
+        }
+    }
+}
+
+/// The place of a lane in what there is of each.
+pub(crate) const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Transactional => 0,
+        Lane::Bulk => 1,
     }
 }

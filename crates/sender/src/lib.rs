@@ -20,6 +20,7 @@
 mod attempt;
 mod config;
 mod desk;
+mod intake;
 mod journal;
 mod letters;
 mod line;
@@ -106,7 +107,7 @@ impl Sender {
         let (journal, left) = opened;
         journal::resolve(&store, left, &config, &metrics).await?;
         let (recorder, recording) = recorder::recorder(&config.record);
-        let room = (config.desk.rendered_bytes / desk::KIB / 2).max(1);
+        let room = (config.desk.rendered_bytes / intake::KIB / 2).max(1);
         let rendered = [room, room].map(|room| Arc::new(tokio::sync::Semaphore::new(room)));
         let office = Office { config, store, bus, press, route, journal, recorder, metrics, rendered, shards, life };
         Ok(Self { office: Arc::new(office), recording, name })
