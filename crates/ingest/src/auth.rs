@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, RwLock},
     time::Duration,
 };
-use store::{Actor, ApiKey, Store};
+use store::{Actor, ApiKey, PreviousSecret, Store};
 use tokio::{sync::Semaphore, time::Instant};
 
 /// Names the tenant that a key which administers the fleet acts for.
@@ -205,18 +205,15 @@ impl KeyRing {
         // An unknown key is compared with nothing: ids are no secret, and the answer is the same.
         let valid = stored.filter(|key| {
             let proved = self.fits(presented, key);
-            proved && key.revoked_at.is_none() && key.expires_at.is_none_or(|end| end > self.clock.now())
+            proved && key.good_at(self.clock.now())
         });
         valid.ok_or(Fault::Unauthenticated)
     }
 
-    /// Whether it has the key's secret, or the one before it in its time of grace.
+    /// Whether it has the key's secret, or an earlier one in its time of grace.
     fn fits(&self, presented: &PresentedKey, key: &ApiKey) -> bool {
-        presented.proves(&key.secret_sha256)
-            || key
-                .previous
-                .as_ref()
-                .is_some_and(|previous| presented.proves(&previous.sha256) && previous.until > self.clock.now())
+        let earlier = |secret: &PreviousSecret| presented.proves(&secret.sha256) && secret.until > self.clock.now();
+        presented.proves(&key.secret_sha256) || key.previous.iter().any(earlier)
     }
 
     /// The key as it was at most `term` ago.

@@ -206,11 +206,15 @@ impl DomainService for Domains {
     ) -> Result<Response<ActivateDomainKeysResponse>, Status> {
         let caller = caller(&request)?;
         let tenant = caller.tenant(Scope::Domains)?;
-        let name = &request.get_ref().domain;
+        let ActivateDomainKeysRequest { domain: name, selectors } = request.get_ref();
+        if selectors.is_empty() {
+            return Err(Fault::field("selectors", "is empty; name the pending keys, as GetDomain shows them").into());
+        }
         let (domain, _) = self.find(tenant, name).await?;
         let store = caller.acting(&self.store, "DomainService.ActivateDomainKeys");
+        let selectors = selectors.iter().cloned().collect();
         let now = self.clock.machine_now();
-        if !store.activate_domain_keys(tenant, domain.id, now).await.map_err(Fault::from)? {
+        if !store.activate_domain_keys(tenant, domain.id, &selectors, now).await.map_err(Fault::from)? {
             return Err(Fault::NoPendingKeys { domain: domain.domain.as_str().to_owned() }.into());
         }
         tracing::info!(tenant.id = %tenant, domain.id = %domain.id, "activated the pending keys of a sending domain");

@@ -92,8 +92,11 @@ pub enum Fault {
         /// How many are given.
         most: u32,
     },
-    /// No DKIM key of the domain waits for its activation.
-    #[error("no key of {domain} is pending; make some with DomainService.RotateDomainKeys and publish them first")]
+    /// The DKIM keys named are not those of the domain that wait for their activation.
+    #[error(
+        "these are not the pending keys of {domain}; look with DomainService.GetDomain, or make some with \
+         RotateDomainKeys, and publish them first"
+    )]
     NoPendingKeys {
         /// The domain.
         domain: String,
@@ -103,6 +106,15 @@ pub enum Fault {
     DomainUnsigned {
         /// The domain.
         domain: String,
+    },
+    /// As many earlier secrets of the API key are good as may be.
+    #[error(
+        "the key has {most} earlier secrets in their time of grace; wait until one has ended, or give a grace of 0, \
+         which ends them all"
+    )]
+    SecretsExhausted {
+        /// How many may be.
+        most: usize,
     },
     /// The message cannot be requeued.
     #[error("is no dead letter that can be requeued; it did not end as failed, was called back, or was delivered")]
@@ -166,6 +178,7 @@ impl Fault {
             | Self::TemplatePartial
             | Self::NoPendingKeys { .. }
             | Self::DomainUnsigned { .. }
+            | Self::SecretsExhausted { .. }
             | Self::NotADeadLetter => Code::FailedPrecondition,
             Self::ResultTooLarge { .. } => Code::OutOfRange,
             Self::TemplateUnknown { .. } | Self::NotFound { .. } => Code::NotFound,
@@ -201,6 +214,7 @@ impl Fault {
             Self::ResultTooLarge { .. } => ErrorReason::ResultTooLarge,
             Self::NoPendingKeys { .. } => ErrorReason::NoPendingKeys,
             Self::DomainUnsigned { .. } => ErrorReason::DomainUnsigned,
+            Self::SecretsExhausted { .. } => ErrorReason::SecretsExhausted,
             Self::NotADeadLetter => ErrorReason::NotADeadLetter,
             Self::SeqOutOfRange { .. } => ErrorReason::SeqOutOfRange,
             Self::WatchersExhausted { .. } => ErrorReason::WatchersExhausted,
@@ -230,6 +244,7 @@ impl Fault {
             | Self::ResultTooLarge { .. }
             | Self::NoPendingKeys { .. }
             | Self::DomainUnsigned { .. }
+            | Self::SecretsExhausted { .. }
             | Self::NotADeadLetter
             | Self::SeqOutOfRange { .. }
             | Self::DeadlineExceeded

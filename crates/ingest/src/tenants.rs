@@ -21,7 +21,7 @@ use proto::v1::{
     tenant_service_server::TenantService,
 };
 use std::sync::Arc;
-use store::{NewApiKey, Quotas, Store, Tenant};
+use store::{MAX_PREVIOUS_SECRETS, NewApiKey, Quotas, Rotated, Store, Tenant};
 use tonic::{Request, Response, Status};
 
 /// Longest name of a key, in characters.
@@ -110,7 +110,7 @@ fn wire(key: store::ApiKey) -> ApiKey {
         expires_at: key.expires_at.map(timestamp),
         revoked_at: key.revoked_at.map(timestamp),
         rotated_at: key.rotated_at.map(timestamp),
-        previous_secret_until: key.previous.map(|previous| timestamp(previous.until)),
+        previous_secret_until: key.previous.iter().map(|previous| previous.until).max().map(timestamp),
     }
 }
 
@@ -306,8 +306,10 @@ impl TenantService for Tenants {
         let now = self.clock.now();
         let until = now + grace;
         let store = caller.acting(&self.store, "TenantService.RotateApiKey");
-        if !store.rotate_api_key(id, &minted.secret_sha256, until, now).await.map_err(Fault::from)? {
-            return Err(Fault::NotFound { what: "valid API key" }.into());
+        match store.rotate_api_key(id, &minted.secret_sha256, until, now).await.map_err(Fault::from)? {
+            Rotated::Done => {}
+            Rotated::Full => return Err(Fault::SecretsExhausted { most: MAX_PREVIOUS_SECRETS }.into()),
+            Rotated::Ended => return Err(Fault::NotFound { what: "valid API key" }.into()),
         }
         self.keys.forget(id);
         tracing::info!(api_key.id = %id, "rotated an api key");

@@ -12,12 +12,12 @@ create table mailfleet.audit_events (
 );
 create index audit_events_by_tenant on mailfleet.audit_events (tenant_id, audit_id);
 
--- A key's secret before its last rotation, good until its grace ends.
+-- A key's secrets before its rotations, each good until its own grace ends.
 alter table mailfleet.api_keys
-    add column previous_sha256 bytea,
-    add column previous_until timestamptz,
+    add column previous_sha256 bytea[] not null default '{}',
+    add column previous_until timestamptz[] not null default '{}',
     add column rotated_at timestamptz,
-    add check (num_nulls(previous_sha256, previous_until) <> 1);
+    add check (cardinality(previous_sha256) = cardinality(previous_until));
 
 -- What a tenant may send; null: no limit.
 alter table mailfleet.tenants

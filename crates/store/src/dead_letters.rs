@@ -13,6 +13,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use domain::{CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TenantId};
+use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -164,6 +165,8 @@ impl Store {
         let old: Vec<Uuid> = pairs.iter().map(|pair| pair.old.as_uuid()).collect();
         let new: Vec<Uuid> = pairs.iter().map(|pair| pair.new.as_uuid()).collect();
         transaction!(self, HOT, conn => {
+            let Some(tenant) = calls.first().map(|call| call.tenant) else { return Ok((Vec::new(), Vec::new())) };
+            lock_out_cancels(conn, tenant).await?;
             let bound: HashSet<Uuid> = sqlx::query_scalar!(
                 "insert into mailfleet.requeued (message_id, new_message_id, at)
                  select a.old, a.new, mailfleet.clock()
@@ -210,6 +213,24 @@ impl Store {
             (links, ids)
         })
     }
+}
+
+/// Requeues of one tenant and its cancels wait for each other, or a cancel could miss a new message that is not
+/// committed yet, while its requeue misses the mark.
+const ADVISORY_REQUEUE: i32 = 0x6d66_7271;
+
+/// Until the end of the transaction, none of the tenant's messages is cancelled.
+async fn lock_out_cancels(conn: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
+    let (space, key) = (ADVISORY_REQUEUE, tenant.as_uuid());
+    sqlx::query!("select pg_advisory_xact_lock_shared($1, hashtext($2::uuid::text))", space, key).execute(conn).await?;
+    Ok(())
+}
+
+/// Until the end of the transaction, none of the tenant's messages is sent again.
+pub(crate) async fn lock_out_requeues(conn: &mut PgConnection, tenant: TenantId) -> Result<(), sqlx::Error> {
+    let (space, key) = (ADVISORY_REQUEUE, tenant.as_uuid());
+    sqlx::query!("select pg_advisory_xact_lock($1, hashtext($2::uuid::text))", space, key).execute(conn).await?;
+    Ok(())
 }
 
 /// What a message was given at its accept, beside its content.

@@ -7,7 +7,8 @@
 use crate::{DkimAlgorithm, NewDkimKey, PLAIN, SendingDomain, Store, StoreError, audit_log, call, transaction};
 use chrono::{DateTime, Utc};
 use domain::{DkimKeyId, DomainName, SendingDomainId, TenantId};
-use std::collections::HashMap;
+use sqlx::PgConnection;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 /// What a key is for.
@@ -146,16 +147,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         transaction!(self, PLAIN, conn => {
-            let pending = sqlx::query_scalar!(
-                r#"select exists (select from mailfleet.dkim_keys k where k.sending_domain_id = d.sending_domain_id
-                                    and not k.active and k.retired_at is null) as "pending!"
-                   from mailfleet.sending_domains d where d.sending_domain_id = $1 and d.tenant_id = $2 for update"#,
-                domain.as_uuid(),
-                tenant.as_uuid(),
-            )
-            .fetch_optional(&mut *conn)
-            .await?;
-            if pending != Some(false) {
+            if !hold(conn, tenant, domain).await? || !pending(conn, domain).await?.is_empty() {
                 return Ok(false);
             }
             for key in keys {
@@ -181,7 +173,8 @@ impl Store {
         })
     }
 
-    /// Lets the pending keys sign in place of the active ones; `false` when none is pending.
+    /// Lets the pending keys sign in place of the active ones, when they are those of `selectors`; returns whether these
+    /// sign now. `true` also when they did already, and `false` also when the tenant has no such domain.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -189,44 +182,65 @@ impl Store {
         &self,
         tenant: TenantId,
         domain: SendingDomainId,
+        selectors: &HashSet<String>,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         transaction!(self, PLAIN, conn => {
-            let held = sqlx::query_scalar!(
-                "select sending_domain_id from mailfleet.sending_domains
-                 where sending_domain_id = $1 and tenant_id = $2 for update",
+            if selectors.is_empty() || !hold(conn, tenant, domain).await? {
+                return Ok(false);
+            }
+            let pending = pending(conn, domain).await?;
+            if pending != *selectors {
+                let active = sqlx::query_scalar!(
+                    "select selector from mailfleet.dkim_keys where sending_domain_id = $1 and active",
+                    domain.as_uuid(),
+                )
+                .fetch_all(&mut *conn)
+                .await?;
+                return Ok(HashSet::from_iter(active) == *selectors);
+            }
+            // One statement: no reader finds a domain without an active key.
+            sqlx::query!(
+                "update mailfleet.dkim_keys
+                 set active = not active,
+                     activated_at = case when active then activated_at else $2 end,
+                     retired_at = case when active then $2 end
+                 where sending_domain_id = $1 and retired_at is null",
                 domain.as_uuid(),
-                tenant.as_uuid(),
+                now,
             )
-            .fetch_optional(&mut *conn)
+            .execute(&mut *conn)
             .await?;
-            let activated = match held {
-                None => Vec::new(),
-                // One statement: no reader finds a domain without an active key.
-                Some(held) => {
-                    sqlx::query_scalar!(
-                        r#"update mailfleet.dkim_keys k
-                           set active = not k.active,
-                               activated_at = case when k.active then k.activated_at else $2 end,
-                               retired_at = case when k.active then $2 end
-                           where k.sending_domain_id = $1 and k.retired_at is null
-                             and exists (select from mailfleet.dkim_keys p where p.sending_domain_id = $1
-                                           and not p.active and p.retired_at is null)
-                           returning case when k.active then k.selector end as selector"#,
-                        held,
-                        now,
-                    )
-                    .fetch_all(&mut *conn)
-                    .await?
-                }
-            };
-            for selector in activated.iter().flatten() {
+            for selector in &pending {
                 let resource = format!("domains/{domain}/keys/{selector}");
                 audit_log::enter(self, conn, Some(tenant), &resource).await?;
             }
-            !activated.is_empty()
+            true
         })
     }
+}
+
+/// Holds a domain until the end of the transaction; what a later statement of it reads, no other rotation changes.
+async fn hold(conn: &mut PgConnection, tenant: TenantId, domain: SendingDomainId) -> Result<bool, StoreError> {
+    let held = sqlx::query_scalar!(
+        "select sending_domain_id from mailfleet.sending_domains
+         where sending_domain_id = $1 and tenant_id = $2 for update",
+        domain.as_uuid(),
+        tenant.as_uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(held.is_some())
+}
+
+async fn pending(conn: &mut PgConnection, domain: SendingDomainId) -> Result<HashSet<String>, StoreError> {
+    let selectors = sqlx::query_scalar!(
+        "select selector from mailfleet.dkim_keys where sending_domain_id = $1 and not active and retired_at is null",
+        domain.as_uuid(),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(selectors.into_iter().collect())
 }
 
 struct DomainRow {

@@ -67,7 +67,7 @@ pub use tail::{LogEntry, LogPage};
 pub use templates::{
     NewTemplateVersion, Template, TemplateContent, TemplateVersion, TemplateVersionSource, TemplateVersionSummary,
 };
-pub use tenants::{ApiKey, NewApiKey, PreviousSecret, Tenant};
+pub use tenants::{ApiKey, MAX_PREVIOUS_SECRETS, NewApiKey, PreviousSecret, Rotated, Tenant};
 
 use failpoint::Faults;
 use sqlx::{

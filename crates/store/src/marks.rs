@@ -3,8 +3,9 @@
 //! A statement that looks for a message while it changes tables can find none; so a cancel is a row of its own,
 //! committed first, and finding no row is never taken for "already over".
 
-use crate::{HOT, PLAIN, Store, StoreError, call, transaction};
+use crate::{HOT, PLAIN, Store, StoreError, call, dead_letters, transaction};
 use domain::{BatchId, Closing, MessageId, TenantId};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// A mark whose resting messages have not been closed yet.
@@ -24,46 +25,48 @@ pub enum UnsettledMark {
 }
 
 impl Store {
-    /// Cancels a message of this tenant; `false` when the tenant has no such message. What is being sent at this
-    /// moment may still be delivered; nothing begins after this returns.
+    /// Cancels a message of this tenant, and what it was sent again as; `false` when the tenant has no such message.
+    /// What is being sent at this moment may still be delivered; nothing begins after this returns.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn cancel_message(&self, tenant: TenantId, message: MessageId) -> Result<bool, StoreError> {
-        let rows = call!(self, conn => {
-            sqlx::query_scalar!(
-                "insert into mailfleet.marks (subject_id, kind, created_at)
-                 select message_id, 1, mailfleet.clock() from mailfleet.messages
-                 where message_id = $1 and tenant_id = $2
-                 on conflict (subject_id, kind) do update set kind = 1
-                 returning subject_id",
+        transaction!(self, HOT, conn => {
+            let found = sqlx::query_scalar!(
+                "select message_id from mailfleet.messages where message_id = $1 and tenant_id = $2",
                 message.as_uuid(),
                 tenant.as_uuid(),
             )
-            .fetch_all(conn)
-            .await?
-        })?;
-        Ok(!rows.is_empty())
+            .fetch_optional(&mut *conn)
+            .await?;
+            if found.is_some() {
+                dead_letters::lock_out_requeues(conn, tenant).await?;
+                cancel(conn, &[message.as_uuid()], &[message.as_uuid()]).await?;
+            }
+            found.is_some()
+        })
     }
 
-    /// Cancels all of a call; `false` when the tenant has no such call.
+    /// Cancels all of a call, and what its messages were sent again as; `false` when the tenant has no such call.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn cancel_batch(&self, tenant: TenantId, batch: BatchId) -> Result<bool, StoreError> {
-        let rows = call!(self, conn => {
-            sqlx::query_scalar!(
-                "insert into mailfleet.marks (subject_id, kind, created_at)
-                 select batch_id, 1, mailfleet.clock() from mailfleet.batches where batch_id = $1 and tenant_id = $2
-                 on conflict (subject_id, kind) do update set kind = 1
-                 returning subject_id",
+        transaction!(self, HOT, conn => {
+            let size = sqlx::query_scalar!(
+                "select size from mailfleet.batches where batch_id = $1 and tenant_id = $2",
                 batch.as_uuid(),
                 tenant.as_uuid(),
             )
-            .fetch_all(conn)
-            .await?
-        })?;
-        Ok(!rows.is_empty())
+            .fetch_optional(&mut *conn)
+            .await?;
+            if let Some(size) = size {
+                let messages: Vec<Uuid> = messages_of(batch, u32::try_from(size).unwrap_or(0)).collect();
+                dead_letters::lock_out_requeues(conn, tenant).await?;
+                cancel(conn, &[batch.as_uuid()], &messages).await?;
+            }
+            size.is_some()
+        })
     }
 
     /// Marks whose resting messages are to be closed, oldest first.
@@ -107,9 +110,7 @@ impl Store {
         };
         let messages: Vec<Uuid> = match mark {
             UnsettledMark::CancelMessage(id) | UnsettledMark::Delivered(id) => vec![id.as_uuid()],
-            UnsettledMark::CancelBatch { batch, size } => {
-                (0..*size).map(|at| MessageId::of_batch(*batch, at).as_uuid()).collect()
-            }
+            UnsettledMark::CancelBatch { batch, size } => messages_of(*batch, *size).collect(),
         };
         let rows = transaction!(self, HOT, conn => {
             sqlx::query!(
@@ -153,4 +154,14 @@ impl Store {
                 .await?
         })
     }
+}
+
+fn messages_of(batch: BatchId, size: u32) -> impl Iterator<Item = Uuid> {
+    (0..size).map(move |at| MessageId::of_batch(batch, at).as_uuid())
+}
+
+/// Marks these subjects, and every message that one of these messages was sent again as.
+async fn cancel(conn: &mut PgConnection, subjects: &[Uuid], messages: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query_file!("src/sql/cancel.sql", subjects, messages).execute(conn).await?;
+    Ok(())
 }

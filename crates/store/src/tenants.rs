@@ -53,11 +53,34 @@ pub struct ApiKey {
     pub revoked_at: Option<DateTime<Utc>>,
     /// When its secret was last rotated.
     pub rotated_at: Option<DateTime<Utc>>,
-    /// The secret before that.
-    pub previous: Option<PreviousSecret>,
+    /// Its secrets before that, those whose grace has ended included.
+    pub previous: Vec<PreviousSecret>,
 }
 
-/// What a key's secret was before its rotation.
+impl ApiKey {
+    /// Whether it is neither revoked nor expired.
+    #[must_use]
+    pub fn good_at(&self, now: DateTime<Utc>) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    }
+}
+
+/// The most secrets of one key that are good beside its newest. A rotation that is repeated because its answer was lost
+/// must not end the secret that is in use.
+pub const MAX_PREVIOUS_SECRETS: usize = 8;
+
+/// What became of a key that was to get a new secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// It has it.
+    Done,
+    /// It has as many earlier secrets as it may.
+    Full,
+    /// There is no such key, or it has ended.
+    Ended,
+}
+
+/// What a key's secret was before a rotation.
 #[derive(Clone, Debug)]
 pub struct PreviousSecret {
     /// SHA-256 of the secret.
@@ -300,8 +323,8 @@ impl Store {
         })
     }
 
-    /// Gives a key a new secret; the one before is good until `previous_until`, an older one no more. `false` when
-    /// there is no such key, or it has ended.
+    /// Gives a key a new secret. The one before is good until `previous_until`; earlier ones as long as they were to
+    /// be, and no longer than that.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -311,24 +334,42 @@ impl Store {
         secret_sha256: &[u8; 32],
         previous_until: DateTime<Utc>,
         now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Rotated, StoreError> {
         transaction!(self, PLAIN, conn => {
-            let owner = sqlx::query_scalar!(
-                "update mailfleet.api_keys
-                 set previous_sha256 = secret_sha256, previous_until = $3, secret_sha256 = $2, rotated_at = $4
-                 where api_key_id = $1 and revoked_at is null and (expires_at is null or expires_at > $4)
-                 returning tenant_id",
+            let row = sqlx::query_as!(
+                KeyRow,
+                "select api_key_id, tenant_id, name, secret_sha256, scopes, created_at, expires_at, revoked_at,
+                        rotated_at, previous_sha256, previous_until
+                 from mailfleet.api_keys where api_key_id = $1 for update",
                 id.as_uuid(),
-                &secret_sha256[..],
-                previous_until,
-                now,
             )
             .fetch_optional(&mut *conn)
             .await?;
-            if let Some(owner) = owner {
-                audit_log::enter(self, conn, owner.map(TenantId::from_uuid), &format!("api_keys/{id}")).await?;
+            let Some(key) = row.map(ApiKey::from).filter(|key| key.good_at(now)) else { return Ok(Rotated::Ended) };
+            let mut previous = key.previous;
+            previous.push(PreviousSecret { sha256: key.secret_sha256, until: previous_until });
+            for secret in &mut previous {
+                secret.until = secret.until.min(previous_until);
             }
-            owner.is_some()
+            previous.retain(|secret| secret.until > now);
+            if previous.len() > MAX_PREVIOUS_SECRETS {
+                return Ok(Rotated::Full);
+            }
+            let (sha256, until): (Vec<_>, Vec<_>) = previous.into_iter().map(|one| (one.sha256, one.until)).unzip();
+            sqlx::query!(
+                "update mailfleet.api_keys
+                 set secret_sha256 = $2, previous_sha256 = $3, previous_until = $4, rotated_at = $5
+                 where api_key_id = $1",
+                id.as_uuid(),
+                &secret_sha256[..],
+                &sha256,
+                &until,
+                now,
+            )
+            .execute(&mut *conn)
+            .await?;
+            audit_log::enter(self, conn, key.tenant, &format!("api_keys/{id}")).await?;
+            Rotated::Done
         })
     }
 }
@@ -368,8 +409,8 @@ struct KeyRow {
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
     rotated_at: Option<DateTime<Utc>>,
-    previous_sha256: Option<Vec<u8>>,
-    previous_until: Option<DateTime<Utc>>,
+    previous_sha256: Vec<Vec<u8>>,
+    previous_until: Vec<DateTime<Utc>>,
 }
 
 impl From<KeyRow> for ApiKey {
@@ -386,8 +427,10 @@ impl From<KeyRow> for ApiKey {
             rotated_at: row.rotated_at,
             previous: row
                 .previous_sha256
+                .into_iter()
                 .zip(row.previous_until)
-                .map(|(sha256, until)| PreviousSecret { sha256, until }),
+                .map(|(sha256, until)| PreviousSecret { sha256, until })
+                .collect(),
         }
     }
 }

@@ -47,7 +47,7 @@ async fn mail_verifies_before_during_and_after_a_rotation_of_keys() {
     }
     assert!(during.iter().all(|mail| selectors(mail) == old), "what is pending signs nothing");
 
-    let activate = v1::ActivateDomainKeysRequest { domain };
+    let activate = v1::ActivateDomainKeysRequest { domain, selectors: new.iter().cloned().collect() };
     let activated = domains.activate_domain_keys(activate).await.unwrap().into_inner().domain.unwrap();
     assert_eq!(of_state(&activated, DomainKeyState::Retired), old);
     let mut after = Vec::new();

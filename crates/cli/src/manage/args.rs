@@ -74,6 +74,9 @@ pub enum DomainCommand {
     Activate {
         /// The domain's name
         domain: String,
+        /// The selectors of its pending keys, all of them
+        #[arg(required = true)]
+        selectors: Vec<String>,
     },
 }
 

@@ -26,16 +26,22 @@ pub async fn run(command: DomainCommand, reach: &Reach, out: Output) -> anyhow::
             (domains.create_domain(request).await?.into_inner().domain, String::new())
         }
         DomainCommand::Rotate { domain } => {
+            let request = RotateDomainKeysRequest { domain: domain.clone() };
+            let rotated = domains.rotate_domain_keys(request).await?.into_inner().domain;
+            let keys = rotated.iter().flat_map(|domain| &domain.keys);
+            let pending: Vec<&str> =
+                keys.filter(|key| key.state() == DomainKeyState::Pending).map(|key| key.selector.as_str()).collect();
             let advice = format!(
                 "\nPublish the records of the pending keys. When they can be seen everywhere:\n  \
-                 mailfleet domain activate {domain}\n"
+                 mailfleet domain activate {domain} {}\n",
+                pending.join(" ")
             );
-            (domains.rotate_domain_keys(RotateDomainKeysRequest { domain }).await?.into_inner().domain, advice)
+            (rotated, advice)
         }
-        DomainCommand::Activate { domain } => {
+        DomainCommand::Activate { domain, selectors } => {
             let advice =
                 "\nThe records of the retired keys stay until the time above: their mail is still under way.\n";
-            let request = ActivateDomainKeysRequest { domain };
+            let request = ActivateDomainKeysRequest { domain, selectors };
             (domains.activate_domain_keys(request).await?.into_inner().domain, advice.to_owned())
         }
     };

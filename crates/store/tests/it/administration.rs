@@ -1,13 +1,13 @@
 //! Domain keys, quotas, scopes of suppressions, the audit log, dead letters and figures.
 
-use crate::desk::{Desk, outcome};
+use crate::desk::{Desk, TERM, outcome};
 use domain::fact::{FactDetail, FactKind};
 use domain::{ApiKeyId, BatchId, Closing, DkimKeyId, Lane, Mailbox, MessageId, SendingDomainId, TenantId};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 use store::{
-    AcceptCall, Actor, Ask, Dimensions, DkimAlgorithm, KeyState, MetricBucket, MetricsQuery, NewDkimKey,
-    NewSuppression, QuotaPeriod, Quotas, Requeue, SendingDomain, Suppressed, SuppressionCause, SuppressionFilter,
-    Tenant, Verdict, What, Whereabouts,
+    AcceptCall, Actor, Ask, Dimensions, DkimAlgorithm, DoubtPolicy, KeyState, MetricBucket, MetricsQuery, NewDkimKey,
+    NewSuppression, QuotaPeriod, Quotas, Recorded, Released, Requeue, SendingDomain, Suppressed, SuppressionCause,
+    SuppressionFilter, Tenant, Verdict, What, Whereabouts,
 };
 
 fn key(desk: &Desk, selector: &str) -> NewDkimKey {
@@ -43,7 +43,11 @@ async fn a_domain_signs_with_its_active_keys_at_every_moment_of_a_rotation() {
         let (_, keys) = desk.store.sending_domain(desk.tenant, &domain.domain).await.unwrap().unwrap();
         keys.into_iter().map(|key| key.selector).collect::<Vec<_>>()
     };
-    assert!(!desk.store.activate_domain_keys(desk.tenant, domain.id, now).await.unwrap(), "nothing is pending");
+    let activate = async |tenant, selector: &str| {
+        let selectors = HashSet::from([selector.to_owned()]);
+        desk.store.activate_domain_keys(tenant, domain.id, &selectors, now).await.unwrap()
+    };
+    assert!(!activate(desk.tenant, "two").await, "nothing is pending");
     assert_eq!(signs_with().await, ["one"]);
     // Two at a time: one makes keys, the other finds them.
     let (two, three) = ([key(&desk, "two")], [key(&desk, "three")]);
@@ -51,12 +55,17 @@ async fn a_domain_signs_with_its_active_keys_at_every_moment_of_a_rotation() {
         desk.store.rotate_domain_keys(desk.tenant, domain.id, &two, now),
         desk.store.rotate_domain_keys(desk.tenant, domain.id, &three, now),
     );
-    assert!(first.unwrap() ^ second.unwrap());
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert!(first ^ second);
+    let (new, none) = if first { ("two", "three") } else { ("three", "two") };
     assert_eq!(signs_with().await, ["one"]);
     let stranger = TenantId::new(now);
-    assert!(!desk.store.activate_domain_keys(stranger, domain.id, now).await.unwrap());
+    assert!(!activate(stranger, new).await);
     assert!(!desk.store.rotate_domain_keys(stranger, domain.id, &[key(&desk, "four")], now).await.unwrap());
-    assert!(desk.store.activate_domain_keys(desk.tenant, domain.id, now).await.unwrap());
+    assert!(!activate(desk.tenant, none).await, "it is not what is pending");
+    assert!(activate(desk.tenant, new).await);
+    assert!(activate(desk.tenant, new).await, "a repeat");
+    assert!(!activate(desk.tenant, "one").await);
     let (_, keys) = desk.store.sending_domain_with_keys(desk.tenant, &domain.domain).await.unwrap().unwrap();
     let of = |state| keys.iter().filter(|key| key.state == state).map(|key| key.selector.clone()).collect::<Vec<_>>();
     assert_eq!((of(KeyState::Retired), of(KeyState::Pending).len()), (vec!["one".to_owned()], 0));
@@ -188,10 +197,14 @@ async fn a_change_and_its_entry_in_the_audit_log_are_one() {
 /// A message that ended as failed, with its end in the log.
 async fn dead_letter(desk: &Desk, recipient: &str) -> MessageId {
     let released = desk.released(recipient).await;
+    fail(desk, &released).await;
+    released.message
+}
+
+async fn fail(desk: &Desk, released: &Released) {
     let reason = FactDetail { text: Some("the variable city is missing".to_owned()), ..FactDetail::default() };
     assert!(desk.store.fail(released.message, released.release, &reason).await.unwrap());
     desk.store.fold(0, 1_000).await.unwrap();
-    released.message
 }
 
 async fn again(desk: &Desk, old: MessageId) -> (AcceptCall, Requeue) {
@@ -241,6 +254,58 @@ async fn what_was_called_back_is_not_requeued() {
     let (call, pair) = again(&desk, old).await;
     assert_eq!(desk.store.requeue(vec![call], &[pair], now).await.unwrap(), (Vec::new(), Vec::new()));
     assert_eq!(desk.store.audit().await.unwrap().messages, 1);
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_what_a_message_was_sent_again_as() {
+    let desk = Desk::new().await;
+    let now = desk.store.now().await.unwrap();
+    let old = dead_letter(&desk, "ada@receiver.test").await;
+    let (call, pair) = again(&desk, old).await;
+    desk.store.requeue(vec![call], &[pair], now).await.unwrap();
+    // That failed too.
+    let released = desk.release().await.remove(0);
+    assert_eq!(released.message, pair.new);
+    fail(&desk, &released).await;
+    let (call, second) = again(&desk, pair.new).await;
+    desk.store.requeue(vec![call], &[second], now).await.unwrap();
+    let batch = desk.view(old).await.batch;
+    assert!(desk.store.cancel_batch(desk.tenant, batch).await.unwrap());
+    assert!(desk.release().await.is_empty());
+    let (call, third) = again(&desk, second.new).await;
+    assert_eq!(desk.store.requeue(vec![call], &[third], now).await.unwrap().0, []);
+}
+
+#[tokio::test]
+async fn news_of_a_delivery_calls_back_what_was_sent_again() {
+    let desk = Desk::new().await;
+    let now = desk.store.now().await.unwrap();
+    let lease = desk.lease(0).await;
+    let first = desk.sending(&lease, "ada@receiver.test").await;
+    desk.store.advance_clock(TERM * 2).await.unwrap();
+    desk.store.open_doubts(Duration::from_secs(1), 10).await.unwrap();
+    desk.store.close_doubts(DoubtPolicy { resend_transactional: true, resend_bulk: true }, 10).await.unwrap();
+    fail(&desk, &desk.release().await.remove(0)).await;
+    let (call, pair) = again(&desk, first.message).await;
+    assert_eq!(desk.store.requeue(vec![call], &[pair], now).await.unwrap().0, [pair]);
+    assert_eq!(desk.store.record(&[outcome(&lease, &first, What::Delivered)]).await.unwrap(), [Recorded::Late]);
+    assert!(desk.release().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_cancel_and_a_requeue_at_once_leave_nothing_to_send() {
+    let desk = Desk::new().await;
+    let now = desk.store.now().await.unwrap();
+    for round in 0..20 {
+        let old = dead_letter(&desk, &format!("r{round}@receiver.test")).await;
+        let (call, pair) = again(&desk, old).await;
+        let pairs = [pair];
+        let (requeued, cancelled) =
+            tokio::join!(desk.store.requeue(vec![call], &pairs, now), desk.store.cancel_message(desk.tenant, old),);
+        requeued.unwrap();
+        assert!(cancelled.unwrap());
+        assert!(desk.release().await.is_empty(), "round {round}");
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ const HOT: &[(&str, &str, &str, &str)] = &[
         "uuid[], uuid, smallint[]",
         "array_fill(gen_random_uuid(), array[1000]), gen_random_uuid(), '{0, 1}'",
     ),
+    (
+        "cancel",
+        include_str!("../../src/sql/cancel.sql"),
+        "uuid[], uuid[]",
+        "array[gen_random_uuid()], array_fill(gen_random_uuid(), array[1000])",
+    ),
     ("due_queues", include_str!("../../src/sql/due_queues.sql"), "bigint[], timestamptz[]", "'{}', '{}'"),
     ("fold", include_str!("../../src/sql/fold.sql"), "bigint, bigint, bigint", "0, 2000, 0"),
     // Not hot, but they run beside what is.
