@@ -44,6 +44,7 @@ pub struct Press {
     keys: Keys,
     source: Source,
     pool: Pool,
+    max_message_bytes: usize,
 }
 
 impl Press {
@@ -54,6 +55,7 @@ impl Press {
             keys: Keys::new(config, sealer),
             source: Source { store, pause: config.outage_pause, until: Mutex::new(None) },
             pool: Pool::new(config),
+            max_message_bytes: config.limits.max_message_bytes,
         }
     }
 
@@ -76,6 +78,11 @@ impl Press {
         let plate = self.plate(job.tenant, job.content).await?;
         let (lane, job) = (job.lane, job.clone());
         self.pool().run(lane, move || plate.render(&job)).await?
+    }
+
+    /// The octets of the largest mail that may be rendered.
+    pub const fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
     }
 
     /// The threads to render on.

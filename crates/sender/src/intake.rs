@@ -66,26 +66,29 @@ impl Intake {
             let since = delivery.received.into();
             let mut ready = Vec::with_capacity(delivery.payload.items.len());
             for letter in delivery.payload.items {
-                let is_reference = letter.mime.is_none();
-                let Some(letter) = self.prepare(letter, &sites).await else {
-                    acknowledge(chunk.settle().into_iter().collect()).await;
-                    continue;
-                };
-                let mut held = Held { letter, chunk: Arc::clone(&chunk), since, room: None };
-                if is_reference {
-                    match self.room(&held.letter, &mut ready, &stop).await {
-                        Ok(Some(room)) => held.room = Some(room),
+                // Before it is rendered, or every shard could hold one mail that nobody has counted.
+                let mut room = None;
+                if letter.mime.is_none() {
+                    match self.room(letter.job.lane, &mut ready, &stop).await {
+                        Ok(Some(most)) => room = Some(most),
                         Ok(None) => {
-                            self.put_off(held).await;
+                            self.put_off(&letter, &chunk).await;
                             continue;
                         }
                         Err(Closed) => {
-                            give_back(&held).await;
+                            give_back(&Held { letter, chunk, since, room }).await;
                             return;
                         }
                     }
                 }
-                ready.push(held);
+                let Some(letter) = self.prepare(letter, &sites).await else {
+                    acknowledge(chunk.settle().into_iter().collect()).await;
+                    continue;
+                };
+                if let Some(room) = &mut room {
+                    self.keep(room, &letter);
+                }
+                ready.push(Held { letter, chunk: Arc::clone(&chunk), since, room });
             }
             if let Err(mpsc::error::SendError(letters)) = self.sender.send(ready).await {
                 for held in &letters {
@@ -96,19 +99,18 @@ impl Intake {
         }
     }
 
-    /// Memory for a letter that was rendered here. What is ready goes to the desk first when there is none: it would
-    /// keep its own for ever. `None`: there is none for as long as a letter may be held; smaller ones come behind it.
+    /// Memory for the largest mail there may be, which is to be rendered here. What is ready goes to the desk first when
+    /// there is none: it would keep its own for ever. `None`: there is none for as long as a letter may be held; smaller
+    /// ones come behind it.
     async fn room(
         &self,
-        letter: &Letter,
+        lane: Lane,
         ready: &mut Vec<Held>,
         stop: &CancellationToken,
     ) -> Result<Option<OwnedSemaphorePermit>, Closed> {
-        let all = (self.office.config.desk.rendered_bytes / KIB / 2).max(1);
-        let rendered = &self.office.rendered[index(letter.job.lane)];
-        let wanted = (letter.mime.as_ref().map_or(0, |mime| mime.len()) / KIB + 1).min(all);
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        if let Ok(room) = Arc::clone(rendered).try_acquire_many_owned(wanted) {
+        let rendered = &self.office.rendered[index(lane)];
+        let most = self.places(self.office.press.max_message_bytes());
+        if let Ok(room) = Arc::clone(rendered).try_acquire_many_owned(most) {
             return Ok(Some(room));
         }
         if let Err(mpsc::error::SendError(letters)) = self.sender.send(std::mem::take(ready)).await {
@@ -117,7 +119,7 @@ impl Intake {
             }
             return Err(Closed);
         }
-        let room = Arc::clone(rendered).acquire_many_owned(wanted);
+        let room = Arc::clone(rendered).acquire_many_owned(most);
         let room = tokio::time::timeout(self.office.config.desk.hold, room);
         match stop.run_until_cancelled(room).await {
             None | Some(Ok(Err(_))) => Err(Closed),
@@ -126,9 +128,21 @@ impl Intake {
         }
     }
 
+    /// Gives back what a rendered letter does not need of its room.
+    fn keep(&self, room: &mut OwnedSemaphorePermit, letter: &Letter) {
+        let needed = self.places(letter.mime.as_ref().map_or(0, |mime| mime.len()));
+        drop(room.split(room.num_permits().saturating_sub(needed as usize)));
+    }
+
+    /// What so many octets take of the room of a lane, which one mail always finds.
+    fn places(&self, octets: usize) -> u32 {
+        let all = (self.office.config.desk.rendered_bytes / KIB / 2).max(1);
+        u32::try_from((octets / KIB + 1).min(all)).unwrap_or(u32::MAX)
+    }
+
     /// Lets a letter rest that there is no memory for.
-    async fn put_off(&self, held: Held) {
-        let parked = rest(&held.letter, self.office.config.desk.hold);
+    async fn put_off(&self, letter: &Letter, chunk: &Chunk) {
+        let parked = rest(letter, self.office.config.desk.hold);
         match self.office.store.park(&[parked]).await {
             Ok(count) => {
                 self.office.metrics.parked.inc_by(count as u64);
@@ -136,7 +150,7 @@ impl Intake {
             // Still released, and no longer held: repair finds it.
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot park a letter"),
         }
-        acknowledge(held.chunk.settle().into_iter().collect()).await;
+        acknowledge(chunk.settle().into_iter().collect()).await;
     }
 
     /// The sites behind the domains of a chunk, as far as they can be told soon: each is asked for once, all at the
