@@ -28,6 +28,8 @@ pub struct IngestConfig {
     pub fast_lane: FastLaneConfig,
     /// Bounds on those who watch events.
     pub watch: WatchConfig,
+    /// Bounds on imports and exports.
+    pub transfers: TransferConfig,
     /// How long a key is remembered, and so the longest time until a revocation holds everywhere. Smaller: more
     /// look-ups.
     #[serde(with = "humantime_serde")]
@@ -58,6 +60,7 @@ impl Default for IngestConfig {
             accept: AcceptConfig::default(),
             fast_lane: FastLaneConfig::default(),
             watch: WatchConfig::default(),
+            transfers: TransferConfig::default(),
             key_term: Duration::from_secs(5),
             name_term: Duration::from_secs(1),
             idempotency_term: Duration::from_secs(24 * 3600),
@@ -307,5 +310,27 @@ impl Default for WatchConfig {
             kept: const { NonZeroUsize::new(64).expect("not zero") },
             readers: const { NonZeroUsize::new(2).expect("not zero") },
         }
+    }
+}
+
+/// `[ingest.transfers]`: imports and exports of suppression lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferConfig {
+    /// Most imports and exports of this process at the same time; beyond it they are refused with a delay. Each may
+    /// have a piece in memory, and takes a connection to the database while it works on it. Default 8.
+    pub max_transfers: usize,
+    /// Most of one tenant in this process, likewise. Default 2.
+    pub max_per_tenant: usize,
+    /// Longest wait for a caller to send or to take the next piece. Default 60 s.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+    /// Most entries of one import. Default 10,000,000.
+    pub max_entries: u64,
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self { max_transfers: 8, max_per_tenant: 2, idle: Duration::from_secs(60), max_entries: 10_000_000 }
     }
 }

@@ -37,6 +37,7 @@ mod metrics;
 mod names;
 mod queues;
 mod quota;
+mod seats;
 mod server;
 mod sites;
 mod status;
@@ -51,7 +52,9 @@ mod wire;
 pub mod keys;
 
 pub use auth::{Scope, TENANT_HEADER};
-pub use config::{AcceptConfig, DnsConfig, FastLaneConfig, IngestConfig, QuotaConfig, ServerLimits, WatchConfig};
+pub use config::{
+    AcceptConfig, DnsConfig, FastLaneConfig, IngestConfig, QuotaConfig, ServerLimits, TransferConfig, WatchConfig,
+};
 pub use metrics::Metrics;
 pub use server::{Ingest, IngestError, Neighbours};
 pub use status::{ERROR_DOMAIN, Fault, MAX_VIOLATIONS};

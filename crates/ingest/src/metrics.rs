@@ -36,6 +36,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Open streams of events.
     pub watchers: Gauge,
+    /// Imports and exports under way.
+    pub transfers: Gauge,
 }
 
 /// The label of the accepted.
@@ -73,6 +75,7 @@ impl Default for Metrics {
             launched: Family::default(),
             connections: Gauge::default(),
             watchers: Gauge::default(),
+            transfers: Gauge::default(),
         }
     }
 }
@@ -122,6 +125,11 @@ impl Metrics {
             "watchers",
             "Open streams of events; near the limit, more are refused",
             self.watchers.clone(),
+        );
+        registry.register(
+            "transfers",
+            "Imports and exports under way; near the limit, more are refused",
+            self.transfers.clone(),
         );
     }
 }

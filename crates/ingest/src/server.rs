@@ -157,7 +157,7 @@ impl Ingest {
             good: Good::default(),
         });
         let keys = Arc::new(KeyRing::new(store.clone(), clock.clone(), config.key_term));
-        let watchers = Arc::new(Watchers::new(store.clone(), keys.clone(), config.watch, retry_after, metrics.clone()));
+        let watchers = Arc::new(Watchers::new(store.clone(), keys.clone(), config.watch, retry_after, &metrics));
         Ok(Self {
             config,
             clock,
@@ -295,7 +295,8 @@ impl Ingest {
         let templates = Templates::new(store.clone(), clock.clone(), names.clone(), self.config.limits.clone());
         let (keys, quotas) = (self.keys.clone(), self.intake.quotas.clone());
         let tenants = Tenants { store: store.clone(), clock: clock.clone(), keys: keys.clone(), quotas };
-        let transfers = Transfers::new(life.clone(), self.config.server.retry_after);
+        let retry_after = self.config.server.retry_after;
+        let transfers = Transfers::new(self.config.transfers, retry_after, &self.metrics, life.clone());
         let suppressions = Suppressions { store: store.clone(), keys, transfers };
         let queues = Queues { store: store.clone(), clock: clock.clone(), holds: self.holds.clone(), bus: bus.clone() };
         let domains = Domains::new(store.clone(), clock.clone(), sealer.clone(), self.config.dns.clone());

@@ -5,7 +5,7 @@ use crate::{
     auth::{Caller, KeyRing, Scope},
     cursor::{self, List},
     mail::{caller, one_fault},
-    transfers::{Transfers, import},
+    transfers::Transfers,
     validate::{Faults, Violation, email, reason_or, timestamp as point_in_time},
     wire::timestamp,
 };
@@ -224,7 +224,7 @@ impl SuppressionService for Suppressions {
     ) -> Result<Response<ImportSuppressionsResponse>, Status> {
         let (caller, tenant) = owner(&request)?;
         let store = caller.acting(&self.store, "SuppressionService.ImportSuppressions");
-        let answer = self.transfers.run(import(store, &self.keys, caller, tenant, request.into_inner())).await?;
+        let answer = self.transfers.import(store, &self.keys, caller, tenant, request.into_inner()).await?;
         tracing::info!(tenant.id = %tenant, added = answer.added, refused = answer.refused, "imported suppressions");
         Ok(Response::new(answer))
     }

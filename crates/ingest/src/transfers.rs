@@ -2,11 +2,14 @@
 //!
 //! A piece of an import is one transaction, so a stream that breaks off has suppressed what it had committed. A piece
 //! of an export is one short look at the list, so no snapshot is held while a slow reader reads. Between pieces the key
-//! is looked at again, and a service that stops ends the call.
+//! is looked at again, and a service that stops, or a caller that falls silent, ends the call.
 
 use crate::{
     Fault,
     auth::{Caller, KeyRing},
+    config::TransferConfig,
+    metrics::Metrics,
+    seats::{Seat, Seats},
     suppressions::{MAX_ADDRESSES, MAX_PAGE, entry, wire},
     validate::email,
 };
@@ -21,45 +24,49 @@ use proto::v1::{
 };
 use service::Lifecycle;
 use std::{sync::Arc, time::Duration};
-use store::{Store, SuppressionFilter, SuppressionPlace};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use store::{Store, SuppressionFilter};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-/// Imports and exports at the same time.
-const MAX_TRANSFERS: usize = 4;
-/// Most entries of one import.
-const MAX_ENTRIES: u64 = 10_000_000;
 /// Refused entries of an import that are told one by one.
 const MAX_REFUSALS: usize = 1_000;
-/// Longest wait for the next piece of an import.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Bounds calls that last.
 pub struct Transfers {
-    places: Arc<Semaphore>,
+    seats: Arc<Seats>,
+    config: TransferConfig,
     retry_after: Duration,
     life: Lifecycle,
 }
 
 impl Transfers {
     /// Ends with this lifecycle; a caller that finds no place may come back after `retry_after`.
-    pub fn new(life: Lifecycle, retry_after: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_TRANSFERS)), retry_after, life }
+    pub fn new(config: TransferConfig, retry_after: Duration, metrics: &Metrics, life: Lifecycle) -> Self {
+        let seats = Seats::new(config.max_transfers, config.max_per_tenant, metrics.transfers.clone());
+        Self { seats: Arc::new(seats), config, retry_after, life }
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        let overloaded = |_| Fault::Overloaded { retry_after: self.retry_after };
-        self.places.clone().try_acquire_owned().map_err(overloaded)
+    fn seat(&self, tenant: TenantId) -> Result<Seat, Fault> {
+        self.seats.take(tenant).map_err(|_| Fault::Overloaded { retry_after: self.retry_after })
     }
 
-    /// Runs an import to its end, or to that of the service.
+    /// Takes an import in, to its end or that of the service.
     ///
     /// # Errors
-    /// Those of the import, or that there is no place.
-    pub async fn run<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let _place = self.place()?;
+    /// When there is no place, a piece is too large, the key ends, the caller falls silent or breaks off, or the
+    /// database does not answer.
+    pub async fn import(
+        &self,
+        store: Store,
+        keys: &KeyRing,
+        caller: Caller,
+        tenant: TenantId,
+        pieces: Streaming<ImportSuppressionsRequest>,
+    ) -> Result<ImportSuppressionsResponse, Status> {
+        let _seat = self.seat(tenant)?;
         tokio::select! {
-            done = work => done,
+            done = import(&self.config, store, keys, caller, tenant, pieces) => done,
             () = self.life.shutdown_requested() => Err(Fault::Stopping.into()),
         }
     }
@@ -76,14 +83,23 @@ impl Transfers {
         tenant: TenantId,
         filter: SuppressionFilter,
     ) -> Result<BoxStream<'static, Result<ExportSuppressionsResponse, Status>>, Fault> {
-        let export = Export { store, keys, caller, tenant, filter, _place: self.place()?, life: self.life.clone() };
-        Ok(stream::try_unfold(Some((export, None)), |at| async move {
-            let Some((export, after)) = at else { return Ok(None) };
-            let (piece, last) = export.piece(after).await?;
-            let next = last.map(|last| (export, Some(last)));
-            Ok::<_, Status>((!piece.suppressions.is_empty()).then_some((piece, next)))
-        })
-        .boxed())
+        let seat = self.seat(tenant)?;
+        let export = Export { store, keys, caller, tenant, filter };
+        let (sender, receiver) = mpsc::channel(1);
+        let (told, end) = oneshot::channel();
+        let (idle, life) = (self.config.idle, self.life.clone());
+        // A task of its own: a caller that reads no more would hold its place for ever.
+        self.life.spawn_finite("export", async move {
+            let done = tokio::select! {
+                done = export.run(sender, idle) => done,
+                () = life.shutdown_requested() => Err(Fault::Stopping),
+            };
+            drop(seat);
+            // The caller may be gone.
+            let _gone = told.send(done);
+        });
+        let end = stream::once(end).filter_map(|end| async move { end.unwrap_or(Err(Fault::Stopping)).err() });
+        Ok(ReceiverStream::new(receiver).map(Ok).chain(end.map(|fault| Err(fault.into()))).boxed())
     }
 }
 
@@ -93,31 +109,33 @@ struct Export {
     caller: Caller,
     tenant: TenantId,
     filter: SuppressionFilter,
-    _place: OwnedSemaphorePermit,
-    life: Lifecycle,
 }
 
 impl Export {
-    /// The entries after a place, and the place of the next piece, if there may be one.
-    async fn piece(
-        &self,
-        after: Option<SuppressionPlace>,
-    ) -> Result<(ExportSuppressionsResponse, Option<SuppressionPlace>), Fault> {
-        if self.life.is_shutting_down() {
-            return Err(Fault::Stopping);
+    async fn run(self, pieces: mpsc::Sender<ExportSuppressionsResponse>, idle: Duration) -> Result<(), Fault> {
+        let mut after = None;
+        loop {
+            self.keys.still(&self.caller).await?;
+            let found = self.store.suppressions(self.tenant, &self.filter, after, MAX_PAGE).await?;
+            let last = found.last().filter(|_| found.len() == MAX_ADDRESSES).map(|entry| entry.place);
+            if !found.is_empty() {
+                let piece = ExportSuppressionsResponse { suppressions: found.into_iter().map(wire).collect() };
+                match pieces.send_timeout(piece, idle).await {
+                    Ok(()) => {}
+                    Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Err(Fault::DeadlineExceeded),
+                    Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
+                }
+            }
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
         }
-        self.keys.still(&self.caller).await?;
-        let found = self.store.suppressions(self.tenant, &self.filter, after, MAX_PAGE).await?;
-        let last = found.last().filter(|_| found.len() == MAX_ADDRESSES).map(|entry| entry.place);
-        Ok((ExportSuppressionsResponse { suppressions: found.into_iter().map(wire).collect() }, last))
     }
 }
 
-/// Takes an import in.
-///
-/// # Errors
-/// When a piece is too large, the key ends, the caller falls silent or breaks off, or the database does not answer.
-pub async fn import(
+async fn import(
+    config: &TransferConfig,
     store: Store,
     keys: &KeyRing,
     caller: Caller,
@@ -126,7 +144,8 @@ pub async fn import(
 ) -> Result<ImportSuppressionsResponse, Status> {
     let mut answer = ImportSuppressionsResponse::default();
     loop {
-        let piece = tokio::time::timeout(IDLE, pieces.message()).await.map_err(|_| Fault::DeadlineExceeded)??;
+        let piece =
+            tokio::time::timeout(config.idle, pieces.message()).await.map_err(|_| Fault::DeadlineExceeded)??;
         let Some(piece) = piece else { return Ok(answer) };
         keys.still(&caller).await?;
         let number = piece.entries.len();
@@ -134,8 +153,9 @@ pub async fn import(
             let text = format!("has {number} entries in one message; give 1 to {MAX_ADDRESSES}");
             return Err(Fault::field("entries", text).into());
         }
-        if answer.read + u64::try_from(number).unwrap_or(u64::MAX) > MAX_ENTRIES {
-            let text = format!("has more than {MAX_ENTRIES} entries; cut the import, what was read is committed");
+        if answer.read + u64::try_from(number).unwrap_or(u64::MAX) > config.max_entries {
+            let most = config.max_entries;
+            let text = format!("has more than {most} entries; cut the import, what was read is committed");
             return Err(Fault::field("entries", text).into());
         }
         let mut entries = Vec::with_capacity(number);

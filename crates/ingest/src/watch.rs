@@ -14,6 +14,7 @@ use crate::{
     config::WatchConfig,
     message,
     metrics::Metrics,
+    seats::{Full, Seat, Seats},
     validate::{Faults, campaign, tag},
 };
 use bus::Bus;
@@ -21,11 +22,7 @@ use domain::{CampaignId, TenantId, fact};
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use proto::v1::{WatchEventsRequest, WatchEventsResponse};
 use service::{Backoff, Chain, Lifecycle};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use store::{LogEntry, Store};
 use tokio::{
     sync::{Notify, Semaphore, broadcast},
@@ -58,9 +55,7 @@ pub struct Watchers {
     keys: Arc<KeyRing>,
     config: WatchConfig,
     retry_after: Duration,
-    metrics: Arc<Metrics>,
-    /// How many watch, by tenant.
-    places: Mutex<BTreeMap<TenantId, usize>>,
+    seats: Arc<Seats>,
     /// Somebody has come.
     came: Notify,
     stretches: broadcast::Sender<Arc<Stretch>>,
@@ -74,30 +69,26 @@ impl Watchers {
         keys: Arc<KeyRing>,
         config: WatchConfig,
         retry_after: Duration,
-        metrics: Arc<Metrics>,
+        metrics: &Metrics,
     ) -> Self {
+        let seats = Seats::new(config.max_watchers, config.max_per_tenant, metrics.watchers.clone());
         Self {
             store,
             keys,
             config,
             retry_after,
-            metrics,
-            places: Mutex::default(),
+            seats: Arc::new(seats),
             came: Notify::new(),
             stretches: broadcast::Sender::new(config.kept.get()),
             readers: Semaphore::new(config.readers.get()),
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<TenantId, usize>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Hands round what is new in the log while somebody watches. Ends never.
     pub async fn follow(self: Arc<Self>, bus: Bus) {
         loop {
             let came = self.came.notified();
-            if self.places().is_empty() {
+            if self.seats.tenants().is_empty() {
                 came.await;
             } else {
                 self.follow_while_watched(&bus).await;
@@ -112,7 +103,7 @@ impl Watchers {
         let mut at = None;
         let mut failures = 0;
         loop {
-            let tenants: Vec<TenantId> = self.places().keys().copied().collect();
+            let tenants = self.seats.tenants();
             if tenants.is_empty() {
                 return;
             }
@@ -175,7 +166,7 @@ impl Watchers {
     ) -> Result<BoxStream<'static, Result<WatchEventsResponse, Status>>, Fault> {
         let tenant = caller.tenant(Scope::Read)?;
         let filter = filter(&request)?;
-        let place = self.take_place(tenant)?;
+        let seat = self.take_seat(tenant)?;
         // Before the look at the log, so that nothing falls between them.
         let live = self.stretches.subscribe();
         let (first, last) = self.store.log_range().await?;
@@ -191,7 +182,7 @@ impl Watchers {
         let begin = WatchEventsResponse { seq: seq(at), event: None };
         let watcher = Watcher {
             all: self.clone(),
-            _place: place,
+            _seat: seat,
             caller,
             tenant,
             filter,
@@ -216,41 +207,16 @@ impl Watchers {
         Ok(told.take_until(stopped).chain(ending).boxed())
     }
 
-    fn take_place(self: &Arc<Self>, tenant: TenantId) -> Result<Seat, Fault> {
-        let mut places = self.places();
-        let full = |whose| Fault::WatchersExhausted { whose, retry_after: self.retry_after };
-        if places.values().sum::<usize>() >= self.config.max_watchers {
-            return Err(full("this process"));
-        }
-        let own = places.get(&tenant).copied().unwrap_or(0);
-        if own >= self.config.max_per_tenant {
-            return Err(full("the tenant"));
-        }
-        places.insert(tenant, own + 1);
-        drop(places);
-        self.metrics.watchers.inc();
+    fn take_seat(&self, tenant: TenantId) -> Result<Seat, Fault> {
+        let seat = self.seats.take(tenant).map_err(|full| Fault::WatchersExhausted {
+            whose: match full {
+                Full::Process => "this process",
+                Full::Tenant => "the tenant",
+            },
+            retry_after: self.retry_after,
+        })?;
         self.came.notify_one();
-        Ok(Seat { all: self.clone(), tenant })
-    }
-}
-
-/// A watcher's place, given back when his stream ends.
-struct Seat {
-    all: Arc<Watchers>,
-    tenant: TenantId,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut places = self.all.places();
-        if let Some(own) = places.get_mut(&self.tenant) {
-            *own -= 1;
-            if *own == 0 {
-                places.remove(&self.tenant);
-            }
-        }
-        drop(places);
-        self.all.metrics.watchers.dec();
+        Ok(seat)
     }
 }
 
@@ -291,7 +257,7 @@ fn filter(request: &WatchEventsRequest) -> Result<Filter, Fault> {
 /// One stream.
 struct Watcher {
     all: Arc<Watchers>,
-    _place: Seat,
+    _seat: Seat,
     caller: Caller,
     tenant: TenantId,
     filter: Filter,

@@ -189,7 +189,10 @@ impl Store {
                 closed += rows.len();
             }
             let added = fresh.iter().filter(|fresh| **fresh).count();
-            audit_log::enter(self, conn, tenant, &format!("suppressions: {} asked, {added} added", wanted.len())).await?;
+            if !fresh.is_empty() || closed > 0 {
+                let resource = format!("suppressions: {} asked, {added} added", wanted.len());
+                audit_log::enter(self, conn, tenant, &resource).await?;
+            }
             Suppressed { added, closed }
         })
     }

@@ -62,6 +62,44 @@ async fn an_import_takes_good_entries_and_tells_the_bad_ones_by_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_nobody_reads_gives_its_place_back() {
+    let house = House::start_with(|config| {
+        config.transfers.max_per_tenant = 1;
+        config.transfers.idle = Duration::from_millis(300);
+    })
+    .await;
+    // More than the connection's buffers take.
+    let pieces: Vec<_> = (0..30)
+        .map(|piece| {
+            let entries = (0..1_000)
+                .map(|n| v1::ImportedSuppression {
+                    reason: "x".repeat(200),
+                    ..entry(&format!("r{piece}-{n}@example.org"), SuppressionCause::Manual, SuppressionScope::All)
+                })
+                .collect();
+            v1::ImportSuppressionsRequest { entries }
+        })
+        .collect();
+    house.suppressions().import_suppressions(tokio_stream::iter(pieces)).await.unwrap();
+    let export = async |key: &str| {
+        let mut client = SuppressionServiceClient::new(house.line(key));
+        client.export_suppressions(v1::ExportSuppressionsRequest::default()).await
+    };
+    let mut unread = export(&house.key).await.unwrap().into_inner();
+    assert_eq!(reason(&export(&house.key).await.unwrap_err()), "OVERLOADED");
+    let (_, other) = house.tenant_with_key("another").await;
+    export(&other).await.unwrap();
+    testkit::until("the place is free", async || export(&house.key).await.is_ok()).await;
+    let end = loop {
+        match unread.message().await {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert_eq!(end.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_is_filtered_by_cause_scope_and_time() {
     let house = House::start().await;
     let mut suppressions = house.suppressions();
