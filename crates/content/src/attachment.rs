@@ -169,6 +169,11 @@ impl Files {
         all
     }
 
+    /// As parts of a body.
+    pub(crate) fn octets(&self) -> usize {
+        self.shown.iter().chain(&self.attached).map(Vec::len).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.shown.is_empty() && self.attached.is_empty()
     }

@@ -61,7 +61,7 @@ pub use language::{Language, LanguageError, choose};
 pub use library::{Included, Ingredient, Library, Pins, Reference};
 pub use limits::Limits;
 pub use overrides::validate_overrides;
-pub use prepared::{Prepared, Preview, RenderRequest, Rendered};
+pub use prepared::{Envelope, Prepared, Preview, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
 pub use validate::validate_raw;
 pub use verp::{message_of_return_path, return_path};

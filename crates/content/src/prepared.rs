@@ -81,15 +81,22 @@ pub struct RenderRequest<'a> {
 /// A finished mail.
 #[derive(Clone)]
 pub struct Rendered {
-    /// The `MAIL FROM` address.
-    pub envelope_sender: EnvelopeSender,
     /// Header and body; every line ends in CRLF. Not dot-stuffed.
     pub mime: Bytes,
-    /// Whether the transaction needs SMTPUTF8: a local part, in the envelope or a header, is not ASCII.
-    pub smtputf8: bool,
     /// Whether the body needs 8BITMIME. Only raw mail ever does.
     pub eight_bit: bool,
-    /// Whether it is only tried, and to be sent to nobody.
+    /// What its transaction says.
+    pub envelope: Envelope,
+}
+
+/// What the transaction of a mail says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The `MAIL FROM` address.
+    pub sender: EnvelopeSender,
+    /// Whether it needs SMTPUTF8: a local part, in the envelope or a header, is not ASCII.
+    pub smtputf8: bool,
+    /// Whether the mail is only tried, and to be sent to nobody.
     pub sandbox: bool,
 }
 
@@ -266,6 +273,25 @@ impl Prepared {
             && !self.own.iter().any(|(own, ..)| own.eq_ignore_ascii_case(name))
     }
 
+    /// What a mail's transaction says, which is known without rendering it.
+    pub fn envelope(&self, message: MessageId, recipient: &Mailbox) -> Envelope {
+        let sender = match &self.return_path {
+            ReturnPath::PerMessage(domain) => EnvelopeSender(verp::return_path(message, domain)),
+            ReturnPath::Fixed(sender) => sender.clone(),
+        };
+        let smtputf8 =
+            self.utf8 || recipient.needs_smtputf8() || sender.0.as_ref().is_some_and(Mailbox::needs_smtputf8);
+        Envelope { sender, smtputf8, sandbox: self.sandbox }
+    }
+
+    /// Octets that every mail has, whatever its recipient's variables: its files, or its body as it was given.
+    pub fn least_octets(&self) -> usize {
+        match &self.body {
+            PreparedBody::Raw(raw) => raw.body.len(),
+            PreparedBody::Built { .. } => self.files.octets(),
+        }
+    }
+
     /// Renders, builds and signs one recipient's mail.
     ///
     /// # Errors
@@ -336,14 +362,8 @@ impl Prepared {
         if mime.len() > self.limits.max_message_bytes {
             return Err(RenderError::Limit { part: "the mail".to_owned(), limit: "octets" });
         }
-        let envelope_sender = match &self.return_path {
-            ReturnPath::PerMessage(domain) => EnvelopeSender(verp::return_path(request.message_id, domain)),
-            ReturnPath::Fixed(sender) => sender.clone(),
-        };
-        let smtputf8 = self.utf8
-            || request.recipient.needs_smtputf8()
-            || envelope_sender.0.as_ref().is_some_and(Mailbox::needs_smtputf8);
-        Ok(Rendered { envelope_sender, mime: mime.into(), smtputf8, eight_bit, sandbox: self.sandbox })
+        let envelope = self.envelope(request.message_id, request.recipient);
+        Ok(Rendered { mime: mime.into(), eight_bit, envelope })
     }
 
     /// Renders one recipient's mail and tells its parts apart.

@@ -25,11 +25,12 @@ mod seal;
 
 pub use config::PressConfig;
 pub use error::{PressError, Verdict};
-pub use plate::{Plate, Pressed};
+pub use plate::Plate;
 pub use pool::{Pool, PoolClosed};
 pub use seal::dkim_aad;
 
 use bus::Job;
+use content::Rendered;
 use contents::Contents;
 use domain::{ContentId, TenantId};
 use keys::Keys;
@@ -74,7 +75,7 @@ impl Press {
     ///
     /// # Errors
     /// As [`Press::plate`] and [`Plate::render`].
-    pub async fn render(&self, job: &Job) -> Result<Pressed, PressError> {
+    pub async fn render(&self, job: &Job) -> Result<Rendered, PressError> {
         let plate = self.plate(job.tenant, job.content).await?;
         let (lane, job) = (job.lane, job.clone());
         self.pool().run(lane, move || plate.render(&job)).await?

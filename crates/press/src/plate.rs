@@ -2,9 +2,8 @@
 
 use crate::{PressError, contents::Stock};
 use bus::Job;
-use bytes::Bytes;
-use content::{RenderError, RenderRequest, SigningKey};
-use domain::{EnvelopeSender, Overrides};
+use content::{Envelope, RenderError, RenderRequest, Rendered, SigningKey};
+use domain::Overrides;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -17,31 +16,22 @@ pub struct Plate {
     keys: Arc<[SigningKey]>,
 }
 
-/// One finished mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pressed {
-    /// MAIL FROM.
-    pub sender: EnvelopeSender,
-    /// The signed mail, its lines ended by CRLF.
-    pub mime: Bytes,
-    /// Whether the transaction needs SMTPUTF8.
-    pub smtputf8: bool,
-    /// Whether the transaction needs 8BITMIME; only raw mail ever does.
-    pub eight_bit: bool,
-    /// Whether it is only tried, and to be sent to nobody.
-    pub sandbox: bool,
-}
-
 impl Plate {
     pub(crate) fn new(stock: Arc<Stock>, keys: Arc<[SigningKey]>) -> Self {
         Self { stock, keys }
+    }
+
+    /// What the transaction of this job's mail says, if that mail is certainly above so many octets.
+    pub fn envelope_above(&self, job: &Job, octets: usize) -> Option<Envelope> {
+        let prepared = &self.stock.prepared;
+        (prepared.least_octets() > octets).then(|| prepared.envelope(job.message, &job.recipient))
     }
 
     /// Renders the mail of this job, which is of this plate's content. Computes only.
     ///
     /// # Errors
     /// When the job's variables do not fit the content, a bound is passed, or rendering panics.
-    pub fn render(&self, job: &Job) -> Result<Pressed, PressError> {
+    pub fn render(&self, job: &Job) -> Result<Rendered, PressError> {
         // Nothing here is changed by rendering, so nothing is left half done by a panic.
         let rendered = catch_unwind(AssertUnwindSafe(|| {
             let variables =
@@ -63,14 +53,7 @@ impl Plate {
                 keys: &self.keys,
             })
         }));
-        let rendered = rendered.map_err(|_| PressError::Panicked)??;
-        Ok(Pressed {
-            sender: rendered.envelope_sender,
-            mime: rendered.mime,
-            smtputf8: rendered.smtputf8,
-            eight_bit: rendered.eight_bit,
-            sandbox: rendered.sandbox,
-        })
+        Ok(rendered.map_err(|_| PressError::Panicked)??)
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::desk::Plates;
 use bus::{Job, Letter, MAX_MIME_BYTES, SendChunk, SendSubject, cut_letters};
 use bytes::Bytes;
+use content::{Envelope, Rendered};
 use domain::{MessageId, ShardCount, fact::FactDetail};
-use press::{PressError, Pressed, Verdict};
+use press::{PressError, Verdict};
 use prometheus_client::metrics::histogram::Histogram;
 use std::{collections::BTreeMap, time::Instant};
 use store::Failed;
@@ -54,15 +55,23 @@ pub(crate) fn make(jobs: Vec<Job>, plates: &Plates, shards: ShardCount, seconds:
             Verdict::Park | Verdict::Hold => parked.entry(error.class()).or_default().push(reference),
         };
         match plates.get(&(job.tenant, job.content)).expect("every content of the chunk has been looked for") {
-            Ok(plate) => match plate.render(&job) {
-                Ok(pressed) => {
-                    seconds.observe(begun.elapsed().as_secs_f64());
-                    let letter = letter(job, pressed);
-                    references += usize::from(letter.mime.is_none());
-                    letters.push(letter);
-                }
-                Err(error) => fault(&error),
-            },
+            Ok(plate) => {
+                // Its sender renders it; that it can be rendered is seen there.
+                let letter = if let Some(envelope) = plate.envelope_above(&job, MAX_MIME_BYTES) {
+                    letter(job, envelope, None)
+                } else {
+                    match plate.render(&job) {
+                        Ok(Rendered { mime, envelope, .. }) => letter(job, envelope, Some(mime)),
+                        Err(error) => {
+                            fault(&error);
+                            continue;
+                        }
+                    }
+                };
+                seconds.observe(begun.elapsed().as_secs_f64());
+                references += usize::from(letter.mime.is_none());
+                letters.push(letter);
+            }
             Err(error) => fault(error),
         }
     }
@@ -71,9 +80,9 @@ pub(crate) fn make(jobs: Vec<Job>, plates: &Plates, shards: ShardCount, seconds:
 }
 
 /// What travels on: the finished mail, which needs its variables no more, or the job for its sender to render.
-fn letter(mut job: Job, pressed: Pressed) -> Letter {
-    let Pressed { sender, mime, smtputf8, sandbox, .. } = pressed;
-    let mime = (mime.len() <= MAX_MIME_BYTES).then_some(mime);
+fn letter(mut job: Job, envelope: Envelope, mime: Option<Bytes>) -> Letter {
+    let Envelope { sender, smtputf8, sandbox } = envelope;
+    let mime = mime.filter(|mime| mime.len() <= MAX_MIME_BYTES);
     if mime.is_some() {
         job.variables = Bytes::new();
         job.overrides = Bytes::new();

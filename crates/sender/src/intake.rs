@@ -189,12 +189,7 @@ impl Intake {
     async fn prepare(&self, mut letter: Letter, sites: &Sites) -> Option<Letter> {
         if letter.mime.is_none() {
             match self.office.press.render(&letter.job).await {
-                Ok(pressed) => {
-                    letter.sender = pressed.sender;
-                    letter.smtputf8 = pressed.smtputf8;
-                    letter.sandbox = pressed.sandbox;
-                    letter.mime = Some(pressed.mime);
-                }
+                Ok(rendered) => letter.mime = Some(rendered.mime),
                 Err(error) => {
                     let job = &letter.job;
                     let done = match error.verdict() {

@@ -210,7 +210,7 @@ proptest! {
             }
         };
         prop_assert!(words.can_be_rendered());
-        prop_assert!(rendered.mime.is_ascii() && !rendered.smtputf8 && !rendered.eight_bit);
+        prop_assert!(rendered.mime.is_ascii() && !rendered.envelope.smtputf8 && !rendered.eight_bit);
         assert_strict(&rendered.mime);
         prop_assert_eq!(names(&rendered.mime), [
             "From", "To", "Reply-To", "Subject", "MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Date",

@@ -146,6 +146,8 @@ fn the_estimate_is_near_the_finished_mail_and_never_below() {
     let prepared = Prepared::with_files(&source, None, None, &[octets], &Limits::default()).unwrap();
     let size = render_to(&prepared, "bob@example.net", "", &*KEYS).unwrap().mime.len() as u64;
     assert!((size..size + 20_000).contains(&estimate), "{estimate} for {size}");
+    let least = prepared.least_octets() as u64;
+    assert!((1_300_000..size).contains(&least), "{least} for {size}");
 }
 
 proptest! {

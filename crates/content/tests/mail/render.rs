@@ -113,10 +113,10 @@ fn a_mail_looks_like_this() {
     let rendered = render(&prepared(&source), r#"{"name":"Zoë & co","order":17}"#).unwrap();
     assert_strict(&rendered.mime);
     insta::assert_snapshot!(text(&rendered).replace("\r\n", "\n"));
-    let sender = rendered.envelope_sender.0.unwrap();
+    let sender = rendered.envelope.sender.0.unwrap();
     assert_eq!(sender.as_str(), "bounce+019a000000007000800000000000 0001@bounces.example.com".replace(' ', ""));
     assert_eq!(message_of_return_path(&sender), Some(message()));
-    assert!(!rendered.smtputf8 && !rendered.eight_bit);
+    assert!(!rendered.envelope.smtputf8 && !rendered.eight_bit);
 }
 
 #[test]
@@ -139,17 +139,17 @@ fn bulk_mail_says_what_list_it_is_and_who_it_feeds_back_to() {
 fn smtputf8_is_for_local_parts_and_idn_travels_as_a_labels() {
     let mut source = inline("S", None, Some("T"));
     let plain = render_to(&prepared(&source), "bob@bücher.example", "{}", &[]).unwrap();
-    assert!(!plain.smtputf8);
+    assert!(!plain.envelope.smtputf8);
     assert!(text(&plain).contains("To: bob@xn--bcher-kva.example\r\n"));
     let wide = render_to(&prepared(&source), "пётр@bücher.example", "{}", &[]).unwrap();
-    assert!(wide.smtputf8);
+    assert!(wide.envelope.smtputf8);
     assert!(text(&wide).contains("To: пётр@xn--bcher-kva.example\r\n"));
     source.reply_to = vec![named("Пётр", "пётр@example.com")];
     let wide = render(&prepared(&source), "{}").unwrap();
-    assert!(wide.smtputf8);
+    assert!(wide.envelope.smtputf8);
     assert!(text(&wide).contains("<пётр@example.com>\r\n"), "{}", text(&wide));
     source.return_path = ReturnPath::Fixed(EnvelopeSender(None));
-    assert_eq!(render(&prepared(&source), "{}").unwrap().envelope_sender, EnvelopeSender(None));
+    assert_eq!(render(&prepared(&source), "{}").unwrap().envelope.sender, EnvelopeSender(None));
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_raw_mail_goes_as_it_is_but_for_what_delivery_needs() {
     source.headers = vec![("X-Extra".into(), "1".into())];
     let prepared = |raw: &[u8]| Prepared::new(&source, None, Some(Bytes::copy_from_slice(raw)), &Limits::default());
     let rendered = render_to(&prepared(raw).unwrap(), "bob@example.net", "{}", &*KEYS).unwrap();
-    assert!(rendered.eight_bit && !rendered.smtputf8);
+    assert!(rendered.eight_bit && !rendered.envelope.smtputf8);
     let mail = text(&rendered);
     assert_strict(&rendered.mime);
     assert!(!mail.contains("hidden@") && !mail.contains("Return-Path") && !mail.contains("forged"));

@@ -65,9 +65,9 @@ async fn a_big_mail_travels_as_a_reference_that_its_sender_can_render() {
     fleet.publish(jobs.clone()).await;
     for (letter, job) in fleet.letters(Lane::Bulk, 2).await.iter().zip(&jobs) {
         assert_eq!((&letter.mime, &letter.job), (&None, job));
-        let pressed = fleet.press.render(&letter.job).await.unwrap();
-        assert!(pressed.mime.len() > MAX_MIME_BYTES);
-        assert_eq!(pressed.sender, letter.sender);
+        let rendered = fleet.press.render(&letter.job).await.unwrap();
+        assert!(rendered.mime.len() > MAX_MIME_BYTES);
+        assert_eq!(rendered.envelope.sender, letter.sender);
     }
     fleet.end().await;
 }

@@ -139,7 +139,7 @@ impl Letter {
             keys: &[],
         };
         let rendered = self.prepared.render(request).context("the benchmark's own template does not render")?;
-        Ok(Finished { sender: rendered.envelope_sender, mime: rendered.mime, recipient })
+        Ok(Finished { sender: rendered.envelope.sender, mime: rendered.mime, recipient })
     }
 }
 
