@@ -1,10 +1,8 @@
 //! Many recipients through `SendBatch`: in pieces, several at a time, each repeatable.
 
-use crate::{
-    api::{Api, retry_delay},
-    exit::Failure,
-};
+use crate::exit::Failure;
 use anyhow::Context;
+use client::Client;
 use proto::v1::{Mail, Recipient, Refusal, SendBatchRequest, SendBatchResponse, recipient_result::Outcome};
 use serde_json::{Map, Value};
 use std::{
@@ -13,8 +11,6 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// How often one call is tried before the campaign gives up.
-const MAX_TRIES: u32 = 12;
 /// Most recipients that a file may name; each is held in memory.
 const MAX_RECIPIENTS: usize = 1_000_000;
 
@@ -98,7 +94,7 @@ pub fn read_csv(path: &Path, shared: &Map<String, Value>, language: Option<&str>
 /// Sends one mail to all of them. `key` makes every piece repeatable; `progress` learns how many recipients have
 /// an answer.
 pub async fn send(
-    api: &Api,
+    api: &Client,
     mail: &Mail,
     recipients: Vec<Recipient>,
     key: &str,
@@ -138,23 +134,11 @@ pub async fn send(
     Ok(sent)
 }
 
-/// One call, tried again while that can help. The key makes the repeats harmless.
-async fn call(api: &Api, request: SendBatchRequest) -> anyhow::Result<(SendBatchResponse, Duration)> {
-    let mut client = api.mail();
-    let mut tries = 0;
-    loop {
-        let begun = Instant::now();
-        match client.send_batch(request.clone()).await {
-            Ok(answer) => return Ok((answer.into_inner(), begun.elapsed())),
-            Err(status) => {
-                tries += 1;
-                match retry_delay(&status, tries) {
-                    Some(delay) if tries < MAX_TRIES => tokio::time::sleep(delay).await,
-                    _ => return Err(status).context("the campaign was refused"),
-                }
-            }
-        }
-    }
+/// One call, and how long it took with its repeats.
+async fn call(api: &Client, request: SendBatchRequest) -> anyhow::Result<(SendBatchResponse, Duration)> {
+    let begun = Instant::now();
+    let answer = api.send_batch(request).await.context("the campaign was refused")?;
+    Ok((answer, begun.elapsed()))
 }
 
 #[cfg(test)]

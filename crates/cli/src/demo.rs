@@ -4,7 +4,6 @@ mod people;
 mod report;
 
 use crate::{
-    api::Api,
     args::{DemoArgs, Global},
     campaign::{self, Cut, Sent},
     exit::Exit,
@@ -14,6 +13,7 @@ use crate::{
 };
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use client::Client;
 use domain::{CampaignId, TenantId};
 use proto::v1::{
     Address, CreateApiKeyRequest, CreateDomainRequest, CreateTemplateRequest, CreateTenantRequest, KeyScope, Lane,
@@ -134,7 +134,12 @@ async fn show(args: &DemoArgs, global: &Global, state: &State, begun: Instant, o
 }
 
 /// The tenant, and the API as its program sees it: with a key of its own.
-async fn sender_of_mail(reach: &Reach, store: &Store, folder: &Path, out: Output) -> anyhow::Result<(TenantId, Api)> {
+async fn sender_of_mail(
+    reach: &Reach,
+    store: &Store,
+    folder: &Path,
+    out: Output,
+) -> anyhow::Result<(TenantId, Client)> {
     let admin = reach.api().await?;
     let tenant: TenantId = match admin.tenants().create_tenant(CreateTenantRequest { name: TENANT.to_owned() }).await {
         Ok(answer) => answer.into_inner().tenant_id.parse()?,
@@ -166,7 +171,7 @@ async fn sender_of_mail(reach: &Reach, store: &Store, folder: &Path, out: Output
 }
 
 /// The sending domain with its keys, and the template; returns its version.
-async fn content(api: &Api, out: Output) -> anyhow::Result<u32> {
+async fn content(api: &Client, out: Output) -> anyhow::Result<u32> {
     let request = CreateDomainRequest { domain: SENDING_DOMAIN.to_owned(), ..CreateDomainRequest::default() };
     exists_already(api.domains().create_domain(request).await).context("cannot make the sending domain")?;
     let request = CreateTemplateRequest { name: TEMPLATE.to_owned() };

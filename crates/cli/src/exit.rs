@@ -79,6 +79,20 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(status) = cause.downcast_ref::<tonic::Status>() {
         return Some(of_code(status.code()));
     }
+    if let Some(error) = cause.downcast_ref::<client::Error>() {
+        return Some(match error {
+            client::Error::Refused(refused) => of_code(refused.code()),
+            client::Error::GaveUp { .. } => Exit::Unavailable,
+            client::Error::Recipient(_) => Exit::Finding,
+            client::Error::Closed => Exit::Internal,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<client::BuildError>() {
+        return Some(match error {
+            client::BuildError::Endpoint(_) | client::BuildError::Word(_) => Exit::Config,
+            client::BuildError::Connect { .. } => Exit::Unavailable,
+        });
+    }
     if cause.is::<tonic::transport::Error>() || cause.is::<bus::ConnectError>() {
         return Some(Exit::Unavailable);
     }

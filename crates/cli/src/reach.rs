@@ -1,8 +1,9 @@
 //! How a command finds the fleet: by what it was told, else by what the local fleet left in its folder.
 
-use crate::{api::Api, args::Global, exit::Failure, fleet::State};
+use crate::{api, args::Global, exit::Failure, fleet::State};
 use anyhow::Context;
 use bus::{Bus, BusConfig};
+use client::Client;
 use domain::TenantId;
 use proto::v1::GetTenantRequest;
 use serde::{Deserialize, Serialize};
@@ -79,19 +80,19 @@ impl Reach {
     }
 
     /// The API, acting for the tenant that was named.
-    pub async fn api(&self) -> anyhow::Result<Api> {
+    pub async fn api(&self) -> anyhow::Result<Client> {
         let api = self.api_of_fleet().await?;
         match &self.global.tenant {
             None => Ok(api),
             Some(tenant) => {
                 let id = self.tenant_id(tenant).await?;
-                api.with_key(&self.key()?, Some(&id.to_string()))
+                Ok(api.with_key(&self.key()?, Some(&id.to_string()))?)
             }
         }
     }
 
     /// The API, acting for a tenant: the one named, or the only one there is.
-    pub async fn api_for_tenant(&self) -> anyhow::Result<Api> {
+    pub async fn api_for_tenant(&self) -> anyhow::Result<Client> {
         if self.global.tenant.is_some() || self.global.api_key_file.is_some() {
             return self.api().await;
         }
@@ -104,15 +105,15 @@ impl Reach {
                 return Err(Failure::usage(format!("name the tenant with --tenant: {}", names.join(", "))));
             }
         };
-        self.api_of_fleet().await?.with_key(&self.key()?, Some(&id.to_string()))
+        Ok(self.api_of_fleet().await?.with_key(&self.key()?, Some(&id.to_string()))?)
     }
 
-    async fn api_of_fleet(&self) -> anyhow::Result<Api> {
+    async fn api_of_fleet(&self) -> anyhow::Result<Client> {
         let endpoint = match &self.global.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => self.local_or_fail("--endpoint URL")?.endpoint,
         };
-        Api::connect(&endpoint, &self.key()?, None).await
+        Ok(api::connect(&endpoint, &self.key()?, None).await?)
     }
 
     fn key(&self) -> anyhow::Result<String> {

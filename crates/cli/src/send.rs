@@ -42,7 +42,7 @@ pub async fn run(args: SendArgs, reach: &Reach, out: Output) -> anyhow::Result<E
                 .collect();
             let idempotency_key = args.idempotency_key.clone().unwrap_or_default();
             let request = SendMessageRequest { mail: Some(mail), recipients, idempotency_key };
-            let answer = api.mail().send_message(request).await.context("the mail was refused")?.into_inner();
+            let answer = api.send(request).await.context("the mail was refused")?;
             let value = json!({
                 "batch_id": answer.batch_id, "message_ids": answer.message_ids, "replayed": answer.replayed,
             });

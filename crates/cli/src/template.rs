@@ -6,7 +6,7 @@ mod folder;
 pub use args::TemplateCommand;
 
 use crate::{
-    api::{self, Api},
+    api,
     exit::{Exit, Failure},
     output::{Output, Table, safe},
     reach::Reach,
@@ -14,6 +14,7 @@ use crate::{
 };
 use anyhow::Context;
 use args::{PartArg, PreviewArgs};
+use client::Client;
 use folder::Folder;
 use proto::v1::{
     CreateTemplateRequest, DiffTemplateVersionsRequest, Finding, GetTemplateRequest, GetTemplateVersionRequest,
@@ -52,7 +53,7 @@ pub async fn run(command: TemplateCommand, reach: &Reach, out: Output) -> anyhow
     }
 }
 
-async fn list(api: &Api, out: Output) -> anyhow::Result<Exit> {
+async fn list(api: &Client, out: Output) -> anyhow::Result<Exit> {
     let mut templates: Vec<Template> = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -95,7 +96,7 @@ fn template_json(template: &Template) -> Value {
     })
 }
 
-async fn get(template: &str, folder: Option<&Path>, api: &Api, out: Output) -> anyhow::Result<Exit> {
+async fn get(template: &str, folder: Option<&Path>, api: &Client, out: Output) -> anyhow::Result<Exit> {
     let reference = template_ref(template)?;
     if folder.is_none() && !template.contains('@') {
         return overview(reference.template, api, out).await;
@@ -113,7 +114,7 @@ async fn get(template: &str, folder: Option<&Path>, api: &Api, out: Output) -> a
     Ok(Exit::Ok)
 }
 
-async fn overview(name: String, api: &Api, out: Output) -> anyhow::Result<Exit> {
+async fn overview(name: String, api: &Client, out: Output) -> anyhow::Result<Exit> {
     let answer = api.templates().get_template(GetTemplateRequest { name }).await?.into_inner();
     let template = answer.template.unwrap_or_default();
     let mut value = template_json(&template);
@@ -246,7 +247,7 @@ async fn publish(
     path: &Path,
     create: bool,
     check: bool,
-    api: &Api,
+    api: &Client,
     out: Output,
 ) -> anyhow::Result<Exit> {
     let folder = Folder::read(path)?;
@@ -323,7 +324,7 @@ fn findings_text(findings: &[Finding], place: impl Fn(&str) -> String) -> String
     findings.iter().map(line).collect()
 }
 
-async fn diff(request: DiffTemplateVersionsRequest, api: &Api, out: Output) -> anyhow::Result<Exit> {
+async fn diff(request: DiffTemplateVersionsRequest, api: &Client, out: Output) -> anyhow::Result<Exit> {
     let answer = api.templates().diff_template_versions(request).await?.into_inner();
     let parts: Vec<Value> = answer
         .parts
@@ -345,7 +346,7 @@ async fn diff(request: DiffTemplateVersionsRequest, api: &Api, out: Output) -> a
     Ok(if answer.parts.is_empty() { Exit::Ok } else { Exit::Finding })
 }
 
-async fn preview(args: PreviewArgs, api: &Api, out: Output) -> anyhow::Result<Exit> {
+async fn preview(args: PreviewArgs, api: &Client, out: Output) -> anyhow::Result<Exit> {
     let folder = args.folder.as_deref().map(Folder::read).transpose()?;
     let what = match (&folder, &args.template) {
         (Some(folder), _) => What::Source(folder.source.clone()),

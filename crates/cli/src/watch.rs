@@ -1,17 +1,18 @@
 //! `watch`: events as they happen, without a gap or a repeat.
 
 use crate::{
-    api::{self, retry_delay},
+    api,
     args::WatchArgs,
     exit::Exit,
     output::{Output, complain, safe},
     reach::Reach,
     why::{event_json, happened},
 };
+use client::{Client, retry_delay};
 use proto::v1::{WatchEventsRequest, WatchEventsResponse, WatchedEvent};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// Shortest pause before a stream is begun again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,12 +36,12 @@ pub async fn run(args: WatchArgs, reach: &Reach, out: Output) -> anyhow::Result<
             if request.after_seq != before {
                 failures = 0;
             }
-            let Some(pause) = pause(&status, failures) else { return Err(status) };
             failures += 1;
+            let Some(pause) = retry_delay(&status, failures) else { return Err(status) };
             if !out.json && failures == 1 {
                 complain(&format!("the stream ended, going on: {}", status.message()));
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(pause.max(PAUSE)).await;
         }
         Ok(())
     };
@@ -52,7 +53,7 @@ pub async fn run(args: WatchArgs, reach: &Reach, out: Output) -> anyhow::Result<
 }
 
 /// One stream; `request` goes along with it, so that the next one begins where it ended.
-async fn follow(api: &api::Api, request: &mut WatchEventsRequest, left: &mut u64, out: Output) -> Result<(), Status> {
+async fn follow(api: &Client, request: &mut WatchEventsRequest, left: &mut u64, out: Output) -> Result<(), Status> {
     let mut events = api.mail().watch_events(request.clone()).await?.into_inner();
     while *left > 0 {
         let Some(WatchEventsResponse { seq, event }) = events.message().await? else {
@@ -69,21 +70,6 @@ async fn follow(api: &api::Api, request: &mut WatchEventsRequest, left: &mut u64
         request.after_seq = Some(seq);
     }
     Ok(())
-}
-
-/// How long to wait before another stream; `None` when that cannot help.
-fn pause(status: &Status, failures: u32) -> Option<Duration> {
-    let cut = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled) && is_of_transport(status);
-    if cut {
-        Some(PAUSE.saturating_mul(1 << failures.min(6)))
-    } else {
-        retry_delay(status, failures).map(|delay| delay.max(PAUSE))
-    }
-}
-
-/// Whether a connection broke: such a status comes from this side and bears no details.
-fn is_of_transport(status: &Status) -> bool {
-    status.details().is_empty() && std::error::Error::source(status).is_some()
 }
 
 fn line(seq: u64, watched: &WatchedEvent) -> String {
@@ -148,9 +134,9 @@ mod tests {
 
     #[test]
     fn a_stream_goes_on_after_what_passes_by_itself_alone() {
-        assert!(pause(&Status::unavailable("stopping"), 0).is_some());
+        assert!(retry_delay(&Status::unavailable("stopping"), 1).is_some());
         for over in [Status::unauthenticated("no"), Status::out_of_range("gone"), Status::invalid_argument("what")] {
-            assert_eq!(pause(&over, 0), None);
+            assert_eq!(retry_delay(&over, 1), None);
         }
     }
 }

@@ -3,11 +3,11 @@
 use super::{args::DeadLettersCommand, page, when};
 use crate::{
     api,
-    api::Api,
     exit::Exit,
     output::{Output, Table, grouped, safe},
     reach::Reach,
 };
+use client::Client;
 use proto::v1::{DeadLetter, ListDeadLettersRequest, RequeueDeadLettersRequest, requeue_result::Outcome};
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ pub async fn run(command: DeadLettersCommand, reach: &Reach, out: Output) -> any
 }
 
 /// Up to `limit` of them, and whether there are more.
-async fn fetch(api: &Api, campaign: Option<String>, limit: usize) -> anyhow::Result<(Vec<DeadLetter>, bool)> {
+async fn fetch(api: &Client, campaign: Option<String>, limit: usize) -> anyhow::Result<(Vec<DeadLetter>, bool)> {
     let mut client = api.queues();
     let campaign_id = campaign.unwrap_or_default();
     let mut found = Vec::new();
@@ -56,7 +56,7 @@ async fn fetch(api: &Api, campaign: Option<String>, limit: usize) -> anyhow::Res
     Ok((found, !page_token.is_empty()))
 }
 
-async fn requeue(api: &Api, messages: &[String], out: Output) -> anyhow::Result<Exit> {
+async fn requeue(api: &Client, messages: &[String], out: Output) -> anyhow::Result<Exit> {
     let mut client = api.queues();
     let (mut requeued, mut refused) = (Vec::new(), Vec::new());
     for piece in messages.chunks(PIECE) {
