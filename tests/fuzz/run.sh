@@ -2,7 +2,8 @@
 # Fuzzes what reads foreign bytes: run.sh [TARGET|all] [SECONDS]
 #
 # Runs one target, or all, for so many seconds each (30), and ends non-zero when one of them found an input that
-# panics, hangs or takes too much memory; the input is then kept and named. What a run learns stays in
+# panics, hangs or takes too much memory; the input is then kept and named. `api` is no target of libFuzzer: it sends
+# arbitrary valid messages to every call of a service that runs, about 2 to each call a second, and tells its seed. What a run learns stays in
 # $FUZZ_TARGET_DIR/corpus; the committed corpus is only read.
 #
 #   FUZZ_TARGET_DIR  where everything is built and kept (target/fuzz)
@@ -15,6 +16,21 @@ fuzz=$root/tests/fuzz
 home=${FUZZ_TARGET_DIR:-$root/target/fuzz}
 wanted=${1:-all}
 seconds=${2:-30}
+
+status=0
+if [ "$wanted" = all ] || [ "$wanted" = api ]; then
+	seed=$((RANDOM * 32768 + RANDOM))
+	if SQLX_OFFLINE=true MAILFLEET_API_SEED=$seed MAILFLEET_API_CASES=$((seconds * 2)) cargo test --quiet \
+		--manifest-path "$root/Cargo.toml" -p mailfleet-ingest --test api every_call_has >"${log:=$(mktemp)}" 2>&1; then
+		printf '%-24s %12s messages a call  ok (seed %s)\n' api $((seconds * 2)) "$seed"
+	else
+		printf '%-24s FAILED (seed %s)\n' api "$seed"
+		tail -n 30 "$log"
+		status=1
+	fi
+	rm -f "$log"
+	[ "$wanted" = all ] || exit $status
+fi
 
 # libFuzzer's instrumentation is not stable yet; everything else is.
 export RUSTC_BOOTSTRAP=1
@@ -38,7 +54,6 @@ only=()
 cargo fuzz build --fuzz-dir "$fuzz" --target-dir "$home" --sanitizer "${FUZZ_SANITIZER:-none}" "${only[@]}"
 binaries=$home/$(rustc -vV | sed -n 's/^host: //p')/release
 
-status=0
 for target in $targets; do
 	mkdir -p "$home/corpus/$target" "$home/artifacts/$target"
 	log=$home/$target.log

@@ -4,6 +4,8 @@
 
 #[path = "api/administration.rs"]
 mod administration;
+#[path = "api/every_call.rs"]
+mod every_call;
 #[path = "api/suppressions.rs"]
 mod suppressions;
 
