@@ -31,13 +31,14 @@ demo: deps build ## Starts a whole fleet and sends a campaign to 2,000 recipient
 
 .PHONY: test
 test: deps ## Runs every test, on a private Postgres and NATS
-	@status=0; \
+	@status=0; rm -f target/tmp/*.skipped; \
 	if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace || status=$$?; \
 	else \
 		cargo test --workspace --no-fail-fast || status=$$?; \
 	fi; \
 	cargo run --quiet -p mailfleet-testkit --example stop_servers || true; \
+	for skipped in target/tmp/*.skipped; do if [ -f "$$skipped" ]; then printf 'skipped: '; cat "$$skipped"; fi; done; \
 	exit $$status
 
 .PHONY: up
@@ -68,6 +69,10 @@ lint: ## Checks format and lints
 .PHONY: api-check
 api-check: ## Checks the API's definition, and that no caller breaks (REF=)
 	@deploy/local/buf.sh $(REF)
+
+.PHONY: reference
+reference: ## Writes the API's reference anew, from its comments and bounds
+	@cargo run --quiet -p mailfleet-tests --bin reference
 
 .PHONY: check
 check: ## Compiles everything without building it

@@ -70,6 +70,7 @@ impl Desk {
                 due: Some(now),
                 expires_at: now + chrono::Duration::days(3),
                 overrides: None,
+                trace: None,
             }
         };
         AcceptCall {
@@ -80,6 +81,7 @@ impl Desk {
             refused: serde_json::json!([]),
             idempotency: None,
             labels: Default::default(),
+            template: None,
             contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"{}".to_vec(), carried: 0 }],
             messages: (0..BATCH).map(message).collect(),
         }

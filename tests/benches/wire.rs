@@ -49,6 +49,7 @@ fn job(index: u32) -> Job {
         overrides: Bytes::new(),
         expires_at: now,
         alone: false,
+        trace: None,
     }
 }
 

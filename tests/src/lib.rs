@@ -21,6 +21,7 @@ mod house;
 mod mail;
 mod member;
 pub mod processes;
+pub mod reference;
 mod start;
 mod zone;
 

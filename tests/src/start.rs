@@ -128,6 +128,7 @@ impl Builder {
             key: String::new(),
             admin: admin_key(&store).await,
             channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+            endpoint: String::new(),
             known: Mutex::default(),
             members: BTreeMap::new(),
             shared_bus: nats.is_none(),
@@ -171,6 +172,8 @@ pub struct Fleet {
     /// The broker, as the harness sees it.
     pub bus: Bus,
     pub(crate) channel: Channel,
+    /// Where ingest listens.
+    pub endpoint: String,
     pub(crate) known: Mutex<BTreeSet<MessageId>>,
     members: BTreeMap<String, (Kind, Member)>,
     shared_bus: bool,
@@ -267,7 +270,8 @@ impl Fleet {
                 let (member, address) = Member::start(name, tries, |life| house().ingest(life)).await;
                 // Whoever starts again listens where the one before did.
                 self.settings.ingest.listen = address;
-                self.channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+                self.endpoint = format!("http://{address}");
+                self.channel = Endpoint::from_shared(self.endpoint.clone()).unwrap().connect_lazy();
                 member
             }
             Kind::Dispatcher => Member::start(name, tries, |life| house().dispatcher(life)).await.0,

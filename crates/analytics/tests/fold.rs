@@ -74,6 +74,7 @@ async fn accept(store: &Store, count: u32) -> Vec<MessageId> {
             due: None,
             expires_at: now + Duration::from_secs(3_600),
             overrides: None,
+            trace: None,
         }
     };
     let messages: Vec<NewMessage> = (0..count).map(message).collect();
@@ -86,6 +87,7 @@ async fn accept(store: &Store, count: u32) -> Vec<MessageId> {
         refused: serde_json::Value::Array(Vec::new()),
         idempotency: None,
         labels: Default::default(),
+        template: None,
         contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"a content".to_vec(), carried: 0 }],
         messages,
     };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
     BatchId, CampaignId, ContentId, EnvelopeSender, Lane, Mailbox, MessageId, ShardCount, SiteId, Slot, TenantId,
+    TraceContext,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -66,6 +67,9 @@ pub struct Job {
     /// Whether it was released again after a loss and therefore travels in a chunk of its own.
     #[serde(default)]
     pub alone: bool,
+    /// The step of its trace that it goes on from, if somebody traces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 impl std::fmt::Debug for Job {

@@ -27,6 +27,7 @@ fn job(index: u32, domain: &str) -> Job {
         overrides: Bytes::new(),
         expires_at: at(3_600),
         alone: false,
+        trace: None,
     }
 }
 
@@ -76,6 +77,7 @@ fn any_job() -> impl Strategy<Value = Job> {
             lane,
             slot,
             overrides: if alone { variables.clone() } else { Bytes::new() },
+            trace: None,
             variables,
             expires_at: DateTime::from_timestamp_micros(time).expect("in range"),
             alone,

@@ -75,6 +75,9 @@ fn story(message: &GetMessageResponse, now: DateTime<Utc>) -> String {
     if !message.campaign_id.is_empty() {
         text.push_str(&format!("campaign {}\n", message.campaign_id));
     }
+    if !message.trace_id.is_empty() {
+        text.push_str(&format!("trace    {}\n", message.trace_id));
+    }
     if !message.tags.is_empty() {
         text.push_str(&format!("tags     {}\n", message.tags.join(" ")));
     }
@@ -194,6 +197,7 @@ fn as_json(message: &GetMessageResponse) -> Value {
         "next_attempt_at": time(&message.next_attempt_at), "attempts": message.attempts,
         "accepted_at": time(&message.accepted_at), "expires_at": time(&message.expires_at), "timeline": timeline,
         "tags": message.tags, "metadata": message.metadata, "sandbox": message.sandbox,
+        "trace_id": message.trace_id,
     })
 }
 

@@ -79,7 +79,7 @@ pub struct RenderRequest<'a> {
 }
 
 /// A finished mail.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rendered {
     /// Header and body; every line ends in CRLF. Not dot-stuffed.
     pub mime: Bytes,

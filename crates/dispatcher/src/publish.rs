@@ -2,8 +2,12 @@
 
 use crate::{metrics, tenure::Tenure};
 use bus::{Job, PublishError, RenderChunk, RenderSubject, cut_jobs};
-use domain::{ContentId, Lane, Slot, fact::FactDetail};
-use service::Chain;
+use chrono::TimeDelta;
+use domain::{ContentId, Lane, Slot, TraceContext, fact::FactDetail};
+use service::{
+    Chain,
+    trace::{self, Origin},
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use store::{Parked, Released};
 
@@ -12,6 +16,9 @@ const SIZES_LIMIT: usize = 20_000;
 /// Octets that headers and the like add to a mail.
 const MAIL_OVERHEAD: u64 = 1_024;
 
+/// A message that is older than this goes on in a trace of its own.
+const LONG_WAIT: TimeDelta = TimeDelta::minutes(1);
+
 pub(crate) struct Publisher<'a> {
     tenure: &'a Tenure<'a>,
     sizes: HashMap<ContentId, u64>,
@@ -19,6 +26,8 @@ pub(crate) struct Publisher<'a> {
 
 /// The released rows of one statement, as chunks.
 pub(crate) struct Batch {
+    /// Of the messages that somebody traces; each ends when all are published.
+    spans: Vec<trace::Span>,
     chunks: Vec<(RenderSubject, RenderChunk)>,
     places: Vec<Place>,
 }
@@ -61,6 +70,7 @@ impl<'a> Publisher<'a> {
         self.learn_sizes(&rows).await;
         let mut places: BTreeMap<(Lane, Slot), Place> = BTreeMap::new();
         let mut jobs = Vec::with_capacity(rows.len());
+        let mut spans = Vec::new();
         for row in rows {
             let content = self.sizes.get(&row.content).copied().unwrap_or(self.tenure.config.assumed_mail_size);
             let place = places.entry((row.lane, row.slot)).or_insert(Place {
@@ -73,9 +83,15 @@ impl<'a> Publisher<'a> {
             place.octets += content + row.variables.len() as u64 + MAIL_OVERHEAD;
             // So many large ones would have to be in the renderer's memory at once.
             let is_heavy = content > bus::MAX_MIME_BYTES as u64;
-            jobs.push(job(row, is_heavy));
+            let mut job = job(row, is_heavy);
+            if let Some(place) = job.trace {
+                let span = release_span(&job, place);
+                job.trace = span.place().or(job.trace);
+                spans.push(span);
+            }
+            jobs.push(job);
         }
-        Batch { chunks: cut_jobs(jobs, self.tenure.shards), places: places.into_values().collect() }
+        Batch { spans, chunks: cut_jobs(jobs, self.tenure.shards), places: places.into_values().collect() }
     }
 
     /// Contents are immutable, so each is asked for once. Without an answer the assumed size does.
@@ -101,6 +117,7 @@ impl<'a> Publisher<'a> {
         failpoint::hit!("dispatcher.publish.before");
         let results = tenure.bus.publish_all::<RenderChunk>(&batch.chunks, tenure.config.publishes_in_flight).await;
         failpoint::hit!("dispatcher.publish.after");
+        drop(batch.spans);
         let mut fates = Vec::new();
         for ((subject, chunk), result) in batch.chunks.iter().zip(results) {
             if let Err(error) = result {
@@ -163,6 +180,18 @@ impl<'a> Publisher<'a> {
     }
 }
 
+/// What has waited goes on in a trace of its own.
+fn release_span(job: &Job, place: TraceContext) -> trace::Span {
+    let age = service::clock::now() - job.message.created_at();
+    let has_waited = job.release > 1 || age > LONG_WAIT;
+    let origin = if has_waited { Origin::After(place) } else { Origin::Child(place) };
+    let mut span = trace::step("release", trace::Kind::Producer, Some(origin));
+    span.note("messaging.system", || "nats");
+    span.note("messaging.message.id", || job.message.to_string());
+    span.note("mailfleet.release", || i64::from(job.release));
+    span
+}
+
 fn job(row: Released, is_heavy: bool) -> Job {
     Job {
         message: row.message,
@@ -182,5 +211,6 @@ fn job(row: Released, is_heavy: bool) -> Job {
         overrides: row.overrides.map(Into::into).unwrap_or_default(),
         expires_at: row.expires_at,
         alone: row.losses > 0 || is_heavy,
+        trace: row.trace,
     }
 }

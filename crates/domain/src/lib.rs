@@ -13,6 +13,7 @@ mod labels;
 mod lane;
 mod rules;
 mod state;
+mod trace;
 
 pub mod aimd;
 pub mod fact;
@@ -38,4 +39,5 @@ pub use reply::{EnhancedStatus, SmtpReply, Stage, Verdict, classify};
 pub use retry::{RetrySchedule, is_expired};
 pub use state::{Actor, Closing, Place, TRANSITIONS, Transition, is_declared};
 pub use throttle::{Shaping, SiteLimits, TlsNeed};
+pub use trace::{TraceContext, TraceContextError};
 pub use window::WindowPolicy;

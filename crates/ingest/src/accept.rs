@@ -14,6 +14,7 @@ use crate::{
     config::AcceptConfig,
     launch::{Launch, Launcher},
     metrics::{LaneLabels, Metrics},
+    quota::Charge,
 };
 use bus::Job;
 use bytes::Bytes;
@@ -53,8 +54,43 @@ pub struct Acceptor {
 struct Queued {
     call: AcceptCall,
     weight: usize,
+    waiter: Waiter,
+}
+
+/// Whoever waits for the answer to a call, and what goes when it is given.
+struct Waiter {
     answer: oneshot::Sender<Result<Accepted, Fault>>,
+    charge: Charge,
     _room: OwnedSemaphorePermit,
+}
+
+impl Waiter {
+    fn is_gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    /// Answers that it was accepted, now or by an earlier call.
+    fn accept(self, accepted: Accepted) {
+        let stored = matches!(accepted, Accepted::Fresh);
+        self.tell(Ok(accepted), stored);
+    }
+
+    fn refuse(self, fault: Fault) {
+        // Whether something was stored is not known.
+        let stored = matches!(fault, Fault::Unavailable(_));
+        self.tell(Err(fault), stored);
+    }
+
+    fn tell(self, answer: Result<Accepted, Fault>, stored: bool) {
+        // Before the answer, so that the next call finds it.
+        if stored {
+            self.charge.spend();
+        } else {
+            drop(self.charge);
+        }
+        // The caller may have gone; what was accepted is accepted all the same.
+        let _gone = self.answer.send(answer);
+    }
 }
 
 /// The other end of an [`Acceptor`]: what the committers share.
@@ -92,17 +128,19 @@ pub fn acceptor(
 }
 
 impl Acceptor {
-    /// Accepts a call; returns after its commit.
+    /// Accepts a call; returns after its commit. The charge is spent if the call is stored, also for a caller that is
+    /// gone by then.
     ///
     /// # Errors
     /// Overloaded when the queue is full, at once; otherwise what the commit came to.
-    pub async fn accept(&self, call: AcceptCall) -> Result<Accepted, Fault> {
+    pub async fn accept(&self, call: AcceptCall, charge: Charge) -> Result<Accepted, Fault> {
         let weight = weight_of(&call);
         let overloaded = || Fault::Overloaded { retry_after: self.retry_after };
         let units = u32::try_from(weight / KIB + 1).map_err(|_| overloaded())?;
         let room = self.bytes.clone().try_acquire_many_owned(units).map_err(|_| overloaded())?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Queued { call, weight, answer, _room: room }).map_err(|error| match error {
+        let waiter = Waiter { answer, charge, _room: room };
+        self.queue.try_send(Queued { call, weight, waiter }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => Fault::Stopping,
         })?;
@@ -162,31 +200,28 @@ impl Committers {
 
     async fn commit(&self, group: Vec<Queued>) {
         // Whoever has gone does not wait for an answer; nothing of his call is stored yet.
-        let (calls, answers): (Vec<AcceptCall>, Vec<_>) = group
-            .into_iter()
-            .filter(|one| !one.answer.is_closed())
-            .map(|one| (one.call, (one.answer, one._room)))
-            .unzip();
+        let (calls, waiters): (Vec<AcceptCall>, Vec<_>) =
+            group.into_iter().filter(|one| !one.waiter.is_gone()).map(|one| (one.call, one.waiter)).unzip();
         if calls.is_empty() {
             return;
         }
         match self.try_commit(&calls).await {
             Ok(outcomes) => {
                 failpoint::hit!("ingest.accept.after");
-                for ((call, outcome), (answer, _room)) in calls.into_iter().zip(outcomes).zip(answers) {
-                    self.settle(call, outcome, answer);
+                for ((call, outcome), waiter) in calls.into_iter().zip(outcomes).zip(waiters) {
+                    self.settle(call, outcome, waiter);
                 }
             }
             // Nobody is at fault and everybody would wait in vain for the next time-out.
             Err(error @ (StoreError::Timeout | StoreError::Connect { .. })) => {
                 let error = Arc::new(error);
-                for (answer, _room) in answers {
-                    refuse(answer, Fault::Unavailable(error.clone()));
+                for waiter in waiters {
+                    waiter.refuse(Fault::Unavailable(error.clone()));
                 }
             }
             Err(error) if calls.len() == 1 => {
-                if let Some((answer, _room)) = answers.into_iter().next() {
-                    refuse(answer, Fault::from(error));
+                if let Some(waiter) = waiters.into_iter().next() {
+                    waiter.refuse(Fault::from(error));
                 }
             }
             Err(error) => {
@@ -196,11 +231,11 @@ impl Committers {
                     calls = calls.len(),
                     "a group commit failed; committing its calls one by one"
                 );
-                for (call, (answer, _room)) in calls.into_iter().zip(answers) {
+                for (call, waiter) in calls.into_iter().zip(waiters) {
                     match self.try_commit(std::slice::from_ref(&call)).await.map(|mut outcomes| outcomes.pop()) {
-                        Ok(Some(outcome)) => self.settle(call, outcome, answer),
-                        Ok(None) => refuse(answer, Fault::Stopping),
-                        Err(error) => refuse(answer, Fault::from(error)),
+                        Ok(Some(outcome)) => self.settle(call, outcome, waiter),
+                        Ok(None) => waiter.refuse(Fault::Stopping),
+                        Err(error) => waiter.refuse(Fault::from(error)),
                     }
                 }
             }
@@ -218,10 +253,10 @@ impl Committers {
     }
 
     /// Answers, and puts on its way what is to go at once.
-    fn settle(&self, call: AcceptCall, outcome: AcceptOutcome, answer: oneshot::Sender<Result<Accepted, Fault>>) {
-        let accepted = match outcome {
-            AcceptOutcome::Replayed(replay) => Ok(Accepted::Replayed(replay)),
-            AcceptOutcome::KeyReused => Err(Fault::KeyReused),
+    fn settle(&self, call: AcceptCall, outcome: AcceptOutcome, waiter: Waiter) {
+        match outcome {
+            AcceptOutcome::Replayed(replay) => waiter.accept(Accepted::Replayed(replay)),
+            AcceptOutcome::KeyReused => waiter.refuse(Fault::KeyReused),
             AcceptOutcome::Accepted { bus_epoch, queues } => {
                 let lane = call.messages.first().map_or(Lane::Bulk, |message| message.lane);
                 let number = u64::try_from(call.messages.len()).unwrap_or(0);
@@ -235,11 +270,9 @@ impl Committers {
                     "accepted"
                 );
                 self.launch(call, bus_epoch, &queues);
-                Ok(Accepted::Fresh)
+                waiter.accept(Accepted::Fresh);
             }
-        };
-        // The caller may have gone; his mail is accepted all the same.
-        let _gone = answer.send(accepted);
+        }
     }
 
     fn launch(&self, call: AcceptCall, bus_epoch: i64, queues: &[i64]) {
@@ -273,6 +306,7 @@ impl Committers {
                     overrides: message.overrides.map(Bytes::from).unwrap_or_default(),
                     expires_at: message.expires_at,
                     alone: false,
+                    trace: message.trace,
                 }),
             }
         }
@@ -285,11 +319,6 @@ impl Committers {
             self.launcher.launch(Launch::Ring(due));
         }
     }
-}
-
-fn refuse(answer: oneshot::Sender<Result<Accepted, Fault>>, fault: Fault) {
-    // The caller may have gone.
-    let _gone = answer.send(Err(fault));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of groups are far below 2^52")]

@@ -3,14 +3,14 @@
 use crate::{
     Fault,
     auth::Scope,
-    mail::caller,
+    mail::{caller, one_fault},
     queues::wire_lane,
-    validate::{Faults, Violation, campaign, free_text, timestamp as point_in_time},
+    validate::{Faults, TemplateName, Violation, campaign, free_text, timestamp as point_in_time},
     wire::timestamp,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Closing, Lane, TenantId,
+    Closing, Lane, TemplateId, TenantId,
     fact::{FactKind, word},
 };
 use proto::v1::{
@@ -21,16 +21,37 @@ use store::{Dimensions, MetricsQuery, Store};
 use tonic::{Request, Response, Status};
 
 /// Most rows of an answer.
-const MAX_ROWS: u32 = 10_000;
+pub const MAX_ROWS: u32 = 10_000;
 /// Longest names in filters.
 const MAX_NAME: usize = 253;
 /// Most events, and most dimensions, that one call names.
-const MAX_GIVEN: usize = 50;
+pub const MAX_GIVEN: usize = 50;
 
 /// Tells what became of mail, in figures.
 pub struct Analytics {
     /// Where the roll-ups are.
     pub store: Store,
+}
+
+impl Analytics {
+    /// The template that a question is narrowed to.
+    async fn template(&self, tenant: Option<TenantId>, given: &str) -> Result<Option<TemplateId>, Fault> {
+        if given.is_empty() {
+            return Ok(None);
+        }
+        let name = TemplateName::parse("template", given).map_err(one_fault)?;
+        let unknown = Fault::TemplateUnknown { field: "template" };
+        match (name, tenant) {
+            // Of another tenant it has no figures here.
+            (TemplateName::Id(id), _) => Ok(Some(id)),
+            (TemplateName::Name(_), None) => {
+                Err(Fault::field("template", "is a name, which stands for a template of one tenant; give its id"))
+            }
+            (TemplateName::Name(name), Some(tenant)) => {
+                Ok(Some(self.store.template_named(tenant, &name).await?.ok_or(unknown)?.id))
+            }
+        }
+    }
 }
 
 /// The longest time that is looked at in buckets of a kind, so that a question costs a bounded look.
@@ -96,6 +117,7 @@ fn query(tenant: Option<TenantId>, request: &QueryMetricsRequest) -> Result<Metr
         bucket,
         by,
         campaign,
+        template: None,
         lane,
         site: some(&request.site),
         route: some(&request.route),
@@ -117,6 +139,7 @@ fn dimensions(faults: &mut Faults, given: &[i32]) -> Dimensions {
     for (at, dimension) in given.iter().enumerate() {
         match MetricDimension::try_from(*dimension) {
             Ok(MetricDimension::Campaign) => by.campaign = true,
+            Ok(MetricDimension::Template) => by.template = true,
             Ok(MetricDimension::Lane) => by.lane = true,
             Ok(MetricDimension::Site) => by.site = true,
             Ok(MetricDimension::Route) => by.route = true,
@@ -140,6 +163,7 @@ fn kinds_of(event: &str) -> Vec<(FactKind, Option<Closing>)> {
 }
 
 fn wire(row: store::MetricRow) -> MetricRow {
+    let (template_id, template) = row.template.map(|(id, name)| (id.to_string(), name)).unwrap_or_default();
     MetricRow {
         start: Some(timestamp(row.start)),
         event: row.event.to_owned(),
@@ -149,6 +173,8 @@ fn wire(row: store::MetricRow) -> MetricRow {
         lane: row.lane.map_or(proto::v1::Lane::Unspecified, wire_lane).into(),
         site: row.site,
         route: row.route,
+        template_id,
+        template,
     }
 }
 
@@ -159,7 +185,8 @@ impl AnalyticsService for Analytics {
         request: Request<QueryMetricsRequest>,
     ) -> Result<Response<QueryMetricsResponse>, Status> {
         let tenant = caller(&request)?.tenant_or_all(Scope::Read)?;
-        let query = query(tenant, request.get_ref())?;
+        let mut query = query(tenant, request.get_ref())?;
+        query.template = self.template(tenant, &request.get_ref().template).await?;
         let rows = self.store.metrics(&query, MAX_ROWS + 1).await.map_err(Fault::from)?;
         if u32::try_from(rows.len()).is_ok_and(|rows| rows <= MAX_ROWS) {
             Ok(Response::new(QueryMetricsResponse { rows: rows.into_iter().map(wire).collect() }))

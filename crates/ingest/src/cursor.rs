@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 /// Entries of a page whose size is left open.
 const DEFAULT_SIZE: u32 = 100;
 /// Longest token.
-const MAX_TOKEN: usize = 1_000;
+pub const MAX_TOKEN: usize = 1_000;
 /// Stands between the parts of a token, none of which holds it.
 const JOINT: &str = "\n";
 

@@ -9,7 +9,7 @@ use crate::{
     validate::{BULK_TTL, Faults, TRANSACTIONAL_TTL, Violation, campaign, id},
     wire::timestamp,
 };
-use domain::{BatchId, CampaignId, Labels, Lane, MessageId, TenantId};
+use domain::{BatchId, CampaignId, Labels, Lane, MessageId, TemplateId, TenantId};
 use proto::v1::{
     ListDeadLettersRequest, ListDeadLettersResponse, Refusal, RequeueDeadLettersRequest, RequeueDeadLettersResponse,
     RequeueResult, requeue_result::Outcome,
@@ -18,9 +18,9 @@ use std::collections::HashMap;
 use store::{AcceptCall, DeadLetter, Given, NewMessage, Requeue};
 
 /// Most messages of a page.
-const MAX_PAGE: u32 = 1_000;
+pub const MAX_PAGE: u32 = 1_000;
 /// Most messages of one call.
-const MAX_REQUEUE: usize = 1_000;
+pub const MAX_REQUEUE: usize = 1_000;
 
 /// A page of them.
 ///
@@ -111,7 +111,7 @@ fn refusal() -> Refusal {
 /// Dead letters, with what they were given.
 type Letters = Vec<(DeadLetter, Given)>;
 
-/// One call a campaign and labels, with the dead letters' content and what they were given.
+/// One call for what campaign, labels and template have in common, with the dead letters' content and what they were given.
 fn calls(
     queues: &Queues,
     tenant: TenantId,
@@ -119,18 +119,21 @@ fn calls(
     mut given: HashMap<MessageId, Given>,
 ) -> (Vec<AcceptCall>, Vec<Requeue>) {
     let now = queues.clock.now();
-    let mut alike: Vec<(Option<CampaignId>, Labels, Letters)> = Vec::new();
+    let mut alike: Vec<(Option<CampaignId>, Labels, Option<TemplateId>, Letters)> = Vec::new();
     for letter in letters {
         let Some(given) = given.remove(&letter.message) else { continue };
-        match alike.iter_mut().find(|(campaign, labels, _)| (*campaign, labels) == (letter.campaign, &given.labels)) {
+        let known = alike.iter_mut().find(|(campaign, labels, template, _)| {
+            (*campaign, labels, *template) == (letter.campaign, &given.labels, given.template)
+        });
+        match known {
             Some((.., members)) => members.push((letter, given)),
-            None => alike.push((letter.campaign, given.labels.clone(), vec![(letter, given)])),
+            None => alike.push((letter.campaign, given.labels.clone(), given.template, vec![(letter, given)])),
         }
     }
     let mut pairs = Vec::new();
     let calls = alike
         .into_iter()
-        .map(|(campaign, labels, letters)| {
+        .map(|(campaign, labels, template, letters)| {
             let batch = BatchId::new(queues.clock.machine_now());
             let messages: Vec<NewMessage> = (0..)
                 .zip(letters)
@@ -143,6 +146,7 @@ fn calls(
                         recipient: letter.recipient,
                         variables: given.variables,
                         overrides: given.overrides,
+                        trace: None,
                         lane: letter.lane,
                         site: letter.site,
                         due: Some(now),
@@ -162,6 +166,7 @@ fn calls(
                 refused: serde_json::Value::Array(Vec::new()),
                 idempotency: None,
                 labels,
+                template,
                 contents: Vec::new(),
                 messages,
             }

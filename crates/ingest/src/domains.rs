@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 /// RSA keys that are generated at the same time: each takes a core for a good part of a second.
 const MAX_GENERATIONS: usize = 1;
 /// Most domains of a page.
-const MAX_PAGE: u32 = 500;
+pub const MAX_PAGE: u32 = 500;
 
 /// Keeps sending domains.
 pub struct Domains {

@@ -2,17 +2,20 @@
 //! deadline is set before the first octet of a request's body is read.
 
 use crate::{Fault, auth::KeyRing, metrics::Metrics, status::reason_name};
+use domain::TraceContext;
 use http::{HeaderMap, Request, Response};
+use service::trace::{self, Kind, Origin};
 use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
+use tracing::{Instrument, Span};
 
 /// Paths of the API; health and reflection need no key.
 const API: &str = "/mailfleet.v1.";
@@ -78,34 +81,118 @@ where
         }
         let gate = self.gate.clone();
         Box::pin(async move {
-            let path = request.uri().path().to_owned();
-            let limit = deadline(request.headers(), gate.call_timeout);
-            let Ok(_permit) = gate.calls.clone().try_acquire_owned() else {
-                return Ok(gate.refuse(Fault::Overloaded { retry_after: gate.retry_after }));
-            };
-            let caller = match tokio::time::timeout(limit, gate.keys.caller(request.headers())).await {
-                Ok(Ok(caller)) => caller,
-                Ok(Err(fault)) => return Ok(gate.refuse(fault)),
-                Err(_) => return Ok(gate.refuse(Fault::DeadlineExceeded)),
-            };
-            request.extensions_mut().insert(caller);
-            if STREAMS.contains(&path.as_str()) {
-                return inner.call(request).await;
+            let method = request.uri().path().trim_start_matches('/').to_owned();
+            let parent = traceparent(request.headers());
+            let span = trace::call(&method, parent.as_ref());
+            // Of a call that nobody samples, only what its caller said goes along.
+            let place = trace::context_of(&span).filter(TraceContext::is_sampled).or(parent);
+            request.extensions_mut().insert(CallTrace(place));
+            let begun = Instant::now();
+            let answer = gate.pass(&mut inner, request).instrument(span.clone()).await;
+            if let Ok(response) = &answer {
+                tell(&span, &method, place, begun, response);
             }
-            match tokio::time::timeout(limit, inner.call(request)).await {
-                Ok(answer) => {
-                    if let Ok(response) = &answer {
-                        gate.count(response);
-                    }
-                    answer
-                }
-                Err(_) => Ok(gate.refuse(Fault::DeadlineExceeded)),
-            }
+            answer
         })
     }
 }
 
+/// The place in its trace that a call has, if somebody traces it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallTrace(pub Option<TraceContext>);
+
+/// The caller's place in his trace; nothing, when that cannot be read (W3C Trace Context, 4.3).
+fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut given = headers.get_all("traceparent").iter();
+    let only = given.next().filter(|_| given.next().is_none())?;
+    only.to_str().ok()?.parse().ok()
+}
+
+/// Ends the span of a call.
+fn tell(span: &Span, method: &str, place: Option<TraceContext>, begun: Instant, response: &Response<Body>) {
+    if !trace::is_on() {
+        return;
+    }
+    let code = response.extensions().get::<Status>().map_or(Code::Ok, Status::code);
+    let name = name_of(code);
+    span.record("rpc.response.status_code", name);
+    // The others are the caller's fault (OpenTelemetry, conventions for gRPC).
+    let is_ours = matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    );
+    if !is_ours {
+        return;
+    }
+    span.record("error.type", name);
+    span.record("otel.status_code", "ERROR");
+    if !place.is_some_and(|place| place.is_sampled()) {
+        let attributes: [(&str, trace::Value); 3] = [
+            ("rpc.system.name", "grpc".into()),
+            ("rpc.method", method.to_owned().into()),
+            ("rpc.response.status_code", name.into()),
+        ];
+        trace::failure(method.to_owned(), Kind::Server, place.map(Origin::Child), begun, name, attributes);
+    }
+}
+
+/// As the gRPC specification writes codes.
+const fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 impl Gate {
+    async fn pass<S>(&self, inner: &mut S, mut request: Request<Body>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        let limit = deadline(request.headers(), self.call_timeout);
+        let Ok(_permit) = self.calls.clone().try_acquire_owned() else {
+            return Ok(self.refuse(Fault::Overloaded { retry_after: self.retry_after }));
+        };
+        let caller = match tokio::time::timeout(limit, self.keys.caller(request.headers())).await {
+            Ok(Ok(caller)) => caller,
+            Ok(Err(fault)) => return Ok(self.refuse(fault)),
+            Err(_) => return Ok(self.refuse(Fault::DeadlineExceeded)),
+        };
+        request.extensions_mut().insert(caller);
+        if STREAMS.contains(&request.uri().path()) {
+            return inner.call(request).await;
+        }
+        match tokio::time::timeout(limit, inner.call(request)).await {
+            Ok(answer) => {
+                if let Ok(response) = &answer {
+                    self.count(response);
+                }
+                answer
+            }
+            Err(_) => Ok(self.refuse(Fault::DeadlineExceeded)),
+        }
+    }
+
     fn refuse(&self, fault: Fault) -> Response<Body> {
         let response = Status::from(fault).into_http();
         self.count(&response);

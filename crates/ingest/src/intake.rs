@@ -7,6 +7,7 @@ use crate::{
     Fault,
     accept::{Accepted, Acceptor},
     clock::Clock,
+    gate::CallTrace,
     holds::Holds,
     languages::Chosen,
     mail::one_fault,
@@ -18,9 +19,10 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use content::{Attachment, Body, Limits, MailSource, ReturnPath};
-use domain::{BatchId, ContentId, Labels, Lane, MessageId, SiteId, TenantId};
+use domain::{BatchId, ContentId, Labels, Lane, MessageId, SiteId, TemplateId, TenantId, TraceContext};
 use prost::Message;
 use proto::v1::{self, ErrorReason};
+use service::trace;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
@@ -85,6 +87,7 @@ struct Stock {
 /// What the recipients of a call get.
 struct Made {
     recipients: Recipients,
+    template: Option<TemplateId>,
     stocks: Vec<Stock>,
     /// Which of these each accepted recipient gets; beyond its end, the first.
     of: Vec<usize>,
@@ -139,7 +142,13 @@ impl Intake {
     ///
     /// # Errors
     /// When it is refused, as a whole.
-    pub async fn take(&self, tenant: TenantId, kind: Kind, request: v1::SendBatchRequest) -> Result<Taken, Fault> {
+    pub async fn take(
+        &self,
+        tenant: TenantId,
+        trace: CallTrace,
+        kind: Kind,
+        request: v1::SendBatchRequest,
+    ) -> Result<Taken, Fault> {
         let now = self.clock.now();
         let mut faults = Faults::default();
         let key = faults.take(validate::idempotency_key("idempotency_key", &request.idempotency_key)).flatten();
@@ -170,16 +179,19 @@ impl Intake {
             Ok(made) => made,
             Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
         };
-        let Made { recipients, stocks, of, files } = made;
+        let Made { recipients, template, stocks, of, files } = made;
         let own_tags =
             recipients.accepted.iter().any(|one| one.overrides.as_ref().is_some_and(|own| !own.tags.is_empty()));
         let labels = Labels { own_tags, ..draft.labels.clone() };
-        let quota = match self.quotas.take(tenant, recipients.accepted.len()).await {
-            Ok(quota) => quota,
+        let charge = match self.quotas.take(tenant, recipients.accepted.len()).await {
+            Ok(charge) => charge,
             Err(fault) => return self.repeat_or(tenant, idempotency.as_ref(), fault).await,
         };
         let batch = BatchId::new(self.clock.machine_now());
-        let call = AcceptCall {
+        let mut span = trace::step("accept", trace::Kind::Internal, trace.0.map(trace::Origin::Child));
+        span.note("mailfleet.batch.id", || batch.to_string());
+        span.note("mailfleet.messages", || i64::from(size));
+        let mut call = AcceptCall {
             tenant,
             campaign: draft.campaign,
             batch,
@@ -187,6 +199,7 @@ impl Intake {
             refused: to_stored(&recipients.refused),
             idempotency,
             labels,
+            template,
             messages: self
                 .messages(
                     tenant,
@@ -199,12 +212,9 @@ impl Intake {
                 .await,
             contents: files.into_iter().chain(stocks.into_iter().flat_map(|stock| stock.contents)).collect(),
         };
-        let accepted = self.acceptor.accept(call).await;
-        match &accepted {
-            // Whether something was stored is not known: it counts.
-            Ok(Accepted::Fresh) | Err(Fault::Unavailable(_)) => {}
-            Ok(Accepted::Replayed(_)) | Err(_) => quota.give_back().await,
-        }
+        trace_messages(&mut call.messages, span.place().or(trace.0));
+        let accepted = self.acceptor.accept(call, charge).await;
+        drop(span);
         match accepted? {
             Accepted::Fresh => {
                 self.metrics.recipients_refused.inc_by(u64::try_from(recipients.refused.len()).unwrap_or(0));
@@ -222,17 +232,17 @@ impl Intake {
         draft: &MailDraft,
         recipients: Recipients,
     ) -> Result<Made, Fault> {
-        let Chosen { recipients, templates, of } = self.choose(tenant, draft, recipients).await?;
+        let Chosen { recipients, template, templates, of } = self.choose(tenant, draft, recipients).await?;
         if recipients.accepted.is_empty() || (!kind.partial && !recipients.refused.is_empty()) {
             let faults = recipients.refused.into_iter().map(|(_, fault)| fault).collect();
             return Err(if kind.partial { Fault::NoRecipientLeft(faults) } else { Fault::Invalid(faults) });
         }
         let (files, attachments) = attached(tenant, draft).await?;
         let mut stocks = Vec::with_capacity(templates.len());
-        for template in templates {
-            stocks.push(self.content(tenant, draft, template, &attachments).await?);
+        for content in templates {
+            stocks.push(self.content(tenant, draft, content, &attachments).await?);
         }
-        Ok(Made { recipients, stocks, of, files })
+        Ok(Made { recipients, template, stocks, of, files })
     }
 
     /// The answer to the first call under this key, whatever is wrong with it now; `fault` when there was none.
@@ -347,9 +357,19 @@ impl Intake {
                 due: (!goes).then(|| draft.times.send_at.unwrap_or(now)),
                 expires_at: draft.times.expires_at,
                 overrides: recipient.overrides.and_then(|own| serde_json::to_string(&own).ok()),
+                trace: None,
             }
         };
         recipients.into_iter().zip(sites).enumerate().map(message).collect()
+    }
+}
+
+/// The first messages of a call are told step by step, the others when they fail.
+fn trace_messages(messages: &mut [NewMessage], place: Option<TraceContext>) {
+    let Some(place) = place else { return };
+    let most = trace::messages_per_call();
+    for (at, message) in messages.iter_mut().enumerate() {
+        message.trace = Some(if at < most { place } else { place.unsampled() });
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     validate::{Accepted, ContentDraft, MailDraft, Recipients, Violation},
 };
 use content::Misfit;
-use domain::{ContentId, TenantId};
+use domain::{ContentId, TemplateId, TenantId};
 use proto::v1::ErrorReason;
 
 /// Variables above this are looked at off the reactor, since that takes milliseconds.
@@ -20,6 +20,8 @@ const LARGE: usize = 256 * 1024;
 pub struct Chosen {
     /// The recipients; those whose variables do not fit are refused.
     pub recipients: Recipients,
+    /// The template.
+    pub template: Option<TemplateId>,
     /// The compiled templates, each once; `None` for a mail without.
     pub templates: Vec<Option<ContentId>>,
     /// Which of these each accepted recipient gets; beyond its end, the first.
@@ -33,7 +35,7 @@ impl Intake {
     /// When the tenant has no such template version, or it cannot be sent.
     pub async fn choose(&self, tenant: TenantId, draft: &MailDraft, recipients: Recipients) -> Result<Chosen, Fault> {
         let ContentDraft::Template { template, version } = &draft.content else {
-            return Ok(Chosen { recipients, templates: vec![None], of: Vec::new() });
+            return Ok(Chosen { recipients, template: None, templates: vec![None], of: Vec::new() });
         };
         let version = self.names.version(tenant, template, *version).await?;
         let size: usize = recipients.accepted.iter().map(|one| one.variables.len()).sum();
@@ -47,8 +49,9 @@ impl Intake {
 
 fn choose(version: &Version, recipients: Recipients) -> Chosen {
     let recipients = refuse_misfits(version, recipients);
+    let template = Some(version.template);
     if version.translations.is_empty() {
-        return Chosen { recipients, templates: vec![Some(version.content)], of: Vec::new() };
+        return Chosen { recipients, template, templates: vec![Some(version.content)], of: Vec::new() };
     }
     let mut templates = Vec::new();
     let of = recipients.accepted.iter().map(|recipient| {
@@ -59,7 +62,7 @@ fn choose(version: &Version, recipients: Recipients) -> Chosen {
         })
     });
     let of = of.collect();
-    Chosen { recipients, templates, of }
+    Chosen { recipients, template, templates, of }
 }
 
 fn refuse_misfits(version: &Version, mut recipients: Recipients) -> Recipients {

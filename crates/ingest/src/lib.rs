@@ -15,6 +15,8 @@
 //! - Between commit and answer: accepted mail; the repeat gets its answer.
 //! - Between commit and publish: released rows, which the dispatcher's repair releases again.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod accept;
 mod analytics;
 mod auth;
@@ -50,6 +52,7 @@ mod watch;
 mod wire;
 
 pub mod keys;
+pub mod limits;
 
 pub use auth::{Scope, TENANT_HEADER};
 pub use config::{

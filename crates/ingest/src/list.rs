@@ -11,7 +11,7 @@ use proto::v1::{ListMessagesRequest, ListMessagesResponse, MessageState};
 use store::{ListFilter, ListPosition, Store};
 
 /// Most messages of a page.
-const MAX_PAGE: u32 = 500;
+pub const MAX_PAGE: u32 = 500;
 
 /// One page of a tenant's messages.
 pub async fn page(store: &Store, tenant: TenantId, given: &ListMessagesRequest) -> Result<ListMessagesResponse, Fault> {

@@ -3,6 +3,7 @@
 use crate::{
     Fault,
     auth::{Caller, KeyRing, Scope},
+    gate::CallTrace,
     intake::{Intake, Kind, Taken},
     list, message,
     status::reason_name,
@@ -60,11 +61,16 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller, Fault> {
 }
 
 impl Mail {
-    async fn send_one(&self, caller: &Caller, request: SendMessageRequest) -> Result<SendMessageResponse, Fault> {
+    async fn send_one(
+        &self,
+        caller: &Caller,
+        trace: CallTrace,
+        request: SendMessageRequest,
+    ) -> Result<SendMessageResponse, Fault> {
         let tenant = caller.tenant(Scope::Send)?;
         let SendMessageRequest { mail, recipients, idempotency_key } = request;
         let request = SendBatchRequest { mail, recipients, idempotency_key };
-        let taken = self.intake.take(tenant, Kind::MESSAGE, request).await?;
+        let taken = self.intake.take(tenant, trace, Kind::MESSAGE, request).await?;
         Ok(SendMessageResponse {
             batch_id: taken.batch.to_string(),
             message_ids: (0..taken.size).map(|at| MessageId::of_batch(taken.batch, at).to_string()).collect(),
@@ -76,11 +82,12 @@ impl Mail {
     async fn stream_one(
         self,
         caller: Caller,
+        trace: CallTrace,
         position: u64,
         request: StreamMessagesRequest,
     ) -> Result<StreamMessagesResponse, Status> {
         self.keys.still(&caller).await?;
-        let sent = self.send_one(&caller, request.message.unwrap_or_default()).await;
+        let sent = self.send_one(&caller, trace, request.message.unwrap_or_default()).await;
         let outcome = match sent {
             Ok(accepted) => stream_messages_response::Outcome::Accepted(accepted),
             Err(fault) => {
@@ -102,6 +109,7 @@ impl Mail {
     fn answers(
         &self,
         caller: Caller,
+        trace: CallTrace,
         requests: impl Stream<Item = Result<StreamMessagesRequest, Status>> + Send + 'static,
     ) -> BoxStream<'static, Result<StreamMessagesResponse, Status>> {
         let room = Arc::new(Semaphore::new(self.stream_bytes / KIB));
@@ -127,7 +135,7 @@ impl Mail {
                 let service = service.clone();
                 async move {
                     let (position, request, place) = taken?;
-                    let answer = service.stream_one(caller, u64::try_from(position).unwrap_or(0), request).await;
+                    let answer = service.stream_one(caller, trace, u64::try_from(position).unwrap_or(0), request).await;
                     drop(place);
                     answer
                 }
@@ -172,12 +180,14 @@ impl MailService for Mail {
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
         let caller = caller(&request)?;
-        Ok(Response::new(self.send_one(&caller, request.into_inner()).await?))
+        let trace = trace_of(&request);
+        Ok(Response::new(self.send_one(&caller, trace, request.into_inner()).await?))
     }
 
     async fn send_batch(&self, request: Request<SendBatchRequest>) -> Result<Response<SendBatchResponse>, Status> {
         let tenant = caller(&request)?.tenant(Scope::Send)?;
-        let taken = self.intake.take(tenant, Kind::BATCH, request.into_inner()).await?;
+        let trace = trace_of(&request);
+        let taken = self.intake.take(tenant, trace, Kind::BATCH, request.into_inner()).await?;
         Ok(Response::new(batch_response(taken)))
     }
 
@@ -187,7 +197,8 @@ impl MailService for Mail {
     ) -> Result<Response<Self::StreamMessagesStream>, Status> {
         let caller = caller(&request)?;
         caller.tenant(Scope::Send)?;
-        Ok(Response::new(self.answers(caller, request.into_inner())))
+        let trace = trace_of(&request);
+        Ok(Response::new(self.answers(caller, trace, request.into_inner())))
     }
 
     async fn list_messages(
@@ -241,6 +252,10 @@ impl MailService for Mail {
         tracing::info!(tenant.id = %tenant, batch.id = %id, "cancelled a batch");
         Ok(Response::new(CancelBatchResponse {}))
     }
+}
+
+fn trace_of<T>(request: &Request<T>) -> CallTrace {
+    request.extensions().get().copied().unwrap_or_default()
 }
 
 /// A request with a single fault.

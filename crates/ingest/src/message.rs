@@ -31,6 +31,7 @@ pub fn answer(view: MessageView) -> GetMessageResponse {
         tags: view.labels.tags,
         metadata: view.labels.metadata,
         sandbox: view.labels.sandbox,
+        trace_id: view.trace.map_or_else(String::new, |trace| trace.trace_id()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{Fault, validate::TemplateName};
 use content::{Language, Rules};
-use domain::{ContentId, DomainName, TenantId};
+use domain::{ContentId, DomainName, TemplateId, TenantId};
 use std::{
     collections::HashMap,
     hash::Hash,
@@ -31,6 +31,8 @@ pub struct Identity {
 /// A published version that mail can be made from.
 #[derive(Debug)]
 pub struct Version {
+    /// Its template.
+    pub template: TemplateId,
     /// The compiled parts.
     pub content: ContentId,
     /// The compiled parts in other languages.
@@ -106,7 +108,7 @@ impl Names {
             }
         };
         let found = self.store.template_version(tenant, id, version).await?;
-        let found = Arc::new(read(found.ok_or(unknown("mail.template.version"))?)?);
+        let found = Arc::new(read(id, found.ok_or(unknown("mail.template.version"))?)?);
         let terms = if version == 0 { 1 } else { FIXED_TERMS };
         self.versions.put(key, found.clone(), self.term * terms);
         Ok(found)
@@ -119,13 +121,14 @@ impl Names {
 }
 
 /// A version as the store has it.
-fn read(stored: store::TemplateVersion) -> Result<Version, Fault> {
+fn read(template: TemplateId, stored: store::TemplateVersion) -> Result<Version, Fault> {
     let internal = |error: serde_json::Error| Fault::Internal(Box::new(error));
     let rules = stored.rules.as_deref().map(serde_json::from_slice).transpose().map_err(internal)?;
     let languages =
         stored.translations.into_iter().map(|(language, content)| Ok((language.parse::<Language>()?, content)));
     let translations: Result<Vec<_>, content::LanguageError> = languages.collect();
     Ok(Version {
+        template,
         content: stored.content.ok_or(Fault::TemplatePartial)?,
         translations: translations.map_err(|error| Fault::Internal(Box::new(error)))?,
         rules: rules.unwrap_or_default(),

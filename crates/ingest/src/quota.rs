@@ -45,11 +45,16 @@ struct Seen {
     account: Option<Arc<Account>>,
 }
 
-type Account = Mutex<Ledger>;
+/// What one tenant has here.
+struct Account {
+    ledger: Mutex<Ledger>,
+    /// Charges of calls that stored nothing, until the next call puts them back into the ledger.
+    returned: std::sync::Mutex<Vec<(u64, DateTime<Utc>)>>,
+}
 
-/// What was taken for a call.
-#[must_use = "what a call did not use is to be given back"]
-pub struct Taken {
+/// What was taken for a call; given back when it is dropped, however the call ended, unless it was spent.
+#[must_use = "what a call stored is to be spent"]
+pub struct Charge {
     account: Option<Arc<Account>>,
     recipients: u64,
     at: DateTime<Utc>,
@@ -65,14 +70,19 @@ impl QuotaBook {
     ///
     /// # Errors
     /// When too little is left, or the database does not answer.
-    pub async fn take(&self, tenant: TenantId, recipients: usize) -> Result<Taken, Fault> {
+    pub async fn take(&self, tenant: TenantId, recipients: usize) -> Result<Charge, Fault> {
         let recipients = u64::try_from(recipients).unwrap_or(u64::MAX);
         let account = self.account(tenant).await?;
         let at = self.clock.now();
         if let Some(account) = &account {
-            account.lock().await.take(self, tenant, recipients, at).await?;
+            let mut ledger = account.ledger.lock().await;
+            let returned = std::mem::take(&mut *account.returned());
+            for (recipients, at) in returned {
+                ledger.give_back(recipients, at);
+            }
+            ledger.take(self, tenant, recipients, at).await?;
         }
-        Ok(Taken { account, recipients, at })
+        Ok(Charge { account, recipients, at })
     }
 
     async fn account(&self, tenant: TenantId) -> Result<Option<Arc<Account>>, Fault> {
@@ -91,10 +101,13 @@ impl QuotaBook {
             _ if quotas == Quotas::default() => None,
             // What it has borrowed stays its own.
             Some(account) => {
-                account.lock().await.go_by(quotas);
+                account.ledger.lock().await.go_by(quotas);
                 Some(account)
             }
-            None => Some(Arc::new(Mutex::new(Ledger { quotas, ..Ledger::default() }))),
+            None => Some(Arc::new(Account {
+                ledger: Mutex::new(Ledger { quotas, ..Ledger::default() }),
+                returned: Default::default(),
+            })),
         };
         let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MAX_REMEMBERED {
@@ -118,11 +131,23 @@ impl QuotaBook {
     }
 }
 
-impl Taken {
-    /// The call stored nothing after all.
-    pub async fn give_back(self) {
-        if let Some(account) = self.account {
-            account.lock().await.give_back(self.recipients, self.at);
+impl Account {
+    fn returned(&self) -> std::sync::MutexGuard<'_, Vec<(u64, DateTime<Utc>)>> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Charge {
+    /// The call stored its recipients, or nobody knows whether it did: it counts.
+    pub fn spend(mut self) {
+        self.account = None;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(account) = self.account.take() {
+            account.returned().push((self.recipients, self.at));
         }
     }
 }
@@ -283,5 +308,30 @@ const fn name(period: QuotaPeriod) -> &'static str {
     match period {
         QuotaPeriod::Hour => "recipients_per_hour",
         QuotaPeriod::Day => "recipients_per_day",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::Tenant;
+    use testkit::TestDatabase;
+
+    #[tokio::test]
+    async fn what_a_call_did_not_store_is_there_for_the_next_one() {
+        let database = TestDatabase::create().await;
+        let store = database.store().await;
+        let now = store.now().await.unwrap();
+        let tenant = Tenant { id: TenantId::new(now), name: "acme".to_owned(), created_at: now };
+        store.create_tenant(&tenant).await.unwrap();
+        let ten = Quotas { per_hour: Some(10), ..Quotas::default() };
+        store.update_tenant(tenant.id, None, &ten).await.unwrap();
+        let clock = Clock::default();
+        clock.follow(&store).await.unwrap();
+        let book = QuotaBook::new(store, clock, QuotaConfig::default());
+        // A call that is given up at its deadline is dropped wherever it is.
+        drop(book.take(tenant.id, 10).await.unwrap());
+        book.take(tenant.id, 10).await.unwrap().spend();
+        assert!(matches!(book.take(tenant.id, 1).await, Err(Fault::QuotaExceeded { .. })));
     }
 }

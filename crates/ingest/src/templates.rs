@@ -36,7 +36,7 @@ const MAX_COMPILES: usize = 2;
 /// Versions that `GetTemplate` tells.
 const MAX_VERSIONS: u32 = 100;
 /// Most templates of a page.
-const MAX_PAGE: u32 = 1_000;
+pub const MAX_PAGE: u32 = 1_000;
 /// Unchanged lines around a change.
 const CONTEXT: u32 = 3;
 /// Most of these.

@@ -25,13 +25,13 @@ use store::{MAX_PREVIOUS_SECRETS, NewApiKey, Quotas, Rotated, Store, Tenant};
 use tonic::{Request, Response, Status};
 
 /// Longest name of a key, in characters.
-const MAX_KEY_NAME: usize = 100;
+pub const MAX_KEY_NAME: usize = 100;
 /// Most tenants or events of a page.
-const MAX_PAGE: u32 = 1_000;
+pub const MAX_PAGE: u32 = 1_000;
 /// How long a rotated secret stays good when nothing is said.
 const GRACE: TimeDelta = TimeDelta::hours(24);
 /// How long it may stay good at most.
-const MAX_GRACE: TimeDelta = TimeDelta::days(30);
+pub const MAX_GRACE: TimeDelta = TimeDelta::days(30);
 /// Largest quota of the backlog: above it counting would cost more than it is worth.
 const MAX_BACKLOG: u64 = 10_000_000;
 /// Largest quota of recipients.

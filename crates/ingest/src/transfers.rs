@@ -30,7 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// Refused entries of an import that are told one by one.
-const MAX_REFUSALS: usize = 1_000;
+pub const MAX_REFUSALS: usize = 1_000;
 
 /// Bounds calls that last.
 pub struct Transfers {

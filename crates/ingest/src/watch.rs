@@ -33,7 +33,7 @@ use tonic::Status;
 /// The kind of the announcement after a fold.
 const LOG_EVENT: &str = "log";
 /// Most kinds of events that one stream is narrowed to.
-const MAX_KINDS: usize = 20;
+pub const MAX_KINDS: usize = 20;
 /// Pauses after a look that failed.
 const PAUSES: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(2) };
 

@@ -7,6 +7,7 @@ use content::{Envelope, Rendered};
 use domain::{MessageId, ShardCount, fact::FactDetail};
 use press::{PressError, Verdict};
 use prometheus_client::metrics::histogram::Histogram;
+use service::trace;
 use std::{collections::BTreeMap, time::Instant};
 use store::Failed;
 
@@ -47,12 +48,24 @@ pub(crate) fn make(jobs: Vec<Job>, plates: &Plates, shards: ShardCount, seconds:
     let mut references = 0;
     let mut failed: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let mut parked: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for job in jobs {
+    for mut job in jobs {
+        let mut span = trace::step("render", trace::Kind::Consumer, job.trace.map(trace::Origin::Child));
+        span.note("messaging.message.id", || job.message.to_string());
+        job.trace = span.place().or(job.trace);
         let reference = Reference::of(&job);
         let begun = Instant::now();
-        let mut fault = |error: &PressError| match error.verdict() {
-            Verdict::Fail => failed.entry(error.class()).or_default().push(reference.failed(error.reason())),
-            Verdict::Park | Verdict::Hold => parked.entry(error.class()).or_default().push(reference),
+        let place = job.trace;
+        let mut fault = |error: &PressError| {
+            span.fail(error.class());
+            if !place.is_some_and(|place| place.is_sampled()) {
+                let message = ("messaging.message.id", reference.message.to_string().into());
+                let origin = place.map(trace::Origin::Child);
+                trace::failure("render", trace::Kind::Consumer, origin, begun, error.class(), [message]);
+            }
+            match error.verdict() {
+                Verdict::Fail => failed.entry(error.class()).or_default().push(reference.failed(error.reason())),
+                Verdict::Park | Verdict::Hold => parked.entry(error.class()).or_default().push(reference),
+            }
         };
         match plates.get(&(job.tenant, job.content)).expect("every content of the chunk has been looked for") {
             Ok(plate) => {

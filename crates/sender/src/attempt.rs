@@ -9,15 +9,25 @@ use crate::{
 };
 use bus::Job;
 use domain::{
-    BounceClass, SmtpReply, Stage, Verdict, classify,
+    BounceClass, SmtpReply, Stage, TraceContext, Verdict, classify,
     fact::FactDetail,
     sandbox::{self, SANDBOX},
     text::sanitise,
 };
+use service::trace::{self, Origin};
 use smtp::client::{Abort, Attempt, ConnectError, Envelope, Reply, Stage as WireStage, Unsendable, WireError};
 use std::time::{Duration, Instant};
 use store::{Outcome, What};
 
+/// The span of an attempt, and what it notes.
+const SMTP: &str = "smtp";
+const MESSAGE: &str = "messaging.message.id";
+const ATTEMPT: &str = "mailfleet.attempt";
+const OUTCOME: &str = "mailfleet.outcome";
+const SITE: &str = "mailfleet.site";
+const HOST: &str = "server.address";
+const CODE: &str = "smtp.reply_code";
+const STATUS: &str = "smtp.enhanced_status";
 /// Longest text kept of a reply or reason, in characters.
 const MAX_TEXT: usize = 500;
 
@@ -27,6 +37,14 @@ pub(crate) struct Done {
     /// The journal's line, when a dot was sent.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) mood: Mood,
+    /// Where the record goes on from, if somebody traces the message.
+    pub(crate) trace: Option<TraceContext>,
+}
+
+impl Done {
+    const fn new(outcome: Outcome, ticket: Option<Ticket>, mood: Mood) -> Self {
+        Self { outcome, ticket, mood, trace: None }
+    }
 }
 
 /// What an attempt tells about its site.
@@ -103,7 +121,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
         office.journal.reply(&outcome);
         failpoint::hit!("sender.reply.after");
     }
-    Some(Done { outcome, ticket, mood })
+    Some(Done::new(outcome, ticket, mood))
 }
 
 /// What becomes of a letter for which no session came about.
@@ -150,7 +168,7 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
             (deferred(office, job, None, &mut detail), Mood::Fails)
         }
     };
-    Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood }
+    Done::new(outcome(tenure, job, what, detail), None, mood)
 }
 
 /// A letter that is only tried: nothing is said to anybody, and the answer is the one that its local part scripts.
@@ -168,7 +186,7 @@ pub(crate) fn tried(office: &Office, tenure: &Tenure, claimed: &Claimed) -> Done
         Verdict::Defer { stated_wait, .. } => deferred(office, job, stated_wait, &mut detail),
         Verdict::Bounce { .. } => What::Bounced,
     };
-    Done { outcome: outcome(tenure, job, what, detail), ticket: None, mood: Mood::Answers }
+    Done::new(outcome(tenure, job, what, detail), None, Mood::Answers)
 }
 
 /// A claimed letter that was never tried: it rests again and no attempt is counted.
@@ -177,7 +195,50 @@ pub(crate) fn given_back(office: &Office, tenure: &Tenure, claimed: &Claimed, wa
     let detail = base(office, job, "");
     failpoint::hit!("sender.give_back.before");
     let outcome = outcome(tenure, job, What::GivenBack { wait }, detail);
-    Done { outcome, ticket: None, mood: Mood::Silent }
+    Done::new(outcome, None, Mood::Silent)
+}
+
+/// The span of an attempt, begun before it.
+pub(crate) fn span(job: &Job) -> trace::Span {
+    let mut span = trace::step(SMTP, trace::Kind::Client, job.trace.map(Origin::Child));
+    span.note(MESSAGE, || job.message.to_string());
+    span.note(ATTEMPT, || i64::from(job.attempt) + 1);
+    span
+}
+
+/// Tells what an attempt came to, failed or not, and where its record goes on from.
+pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done, begun: Instant) {
+    if !trace::is_on() {
+        return;
+    }
+    done.trace = span.place();
+    let Outcome { what, detail, .. } = &done.outcome;
+    let (word, has_failed) = match what {
+        What::Delivered => ("delivered", false),
+        What::Deferred { .. } => ("deferred", true),
+        What::Bounced => ("bounced", true),
+        What::InDoubt => ("in_doubt", true),
+        What::GivenBack { .. } => ("given_back", false),
+    };
+    // Neither the reply's text nor the recipient: both name people.
+    let mut attributes: Vec<(&'static str, trace::Value)> =
+        vec![(OUTCOME, word.into()), (SITE, job.site.as_str().to_owned().into())];
+    attributes.extend(detail.host.clone().map(|host| (HOST, host.into())));
+    attributes.extend(detail.code.map(|code| (CODE, i64::from(code).into())));
+    attributes.extend(detail.enhanced.clone().map(|status| (STATUS, status.into())));
+    let class = detail.class.clone().unwrap_or_else(|| word.to_owned());
+    if done.trace.is_some() {
+        for (key, value) in attributes {
+            span.note(key, || value);
+        }
+        if has_failed {
+            span.fail(&class);
+        }
+    } else if has_failed {
+        attributes.push((MESSAGE, job.message.to_string().into()));
+        attributes.push((ATTEMPT, (i64::from(job.attempt) + 1).into()));
+        trace::failure(SMTP, trace::Kind::Client, job.trace.map(Origin::Child), begun, &class, attributes);
+    }
 }
 
 fn refused(office: &Office, job: &Job, stage: WireStage, reply: &Reply, detail: &mut FactDetail) -> (What, Mood) {

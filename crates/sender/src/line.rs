@@ -237,7 +237,8 @@ impl Line {
         let start = self.pace().start(Instant::now());
         tokio::time::sleep_until(start.into()).await;
         let begun = Instant::now();
-        let done = 'tried: {
+        let span = attempt::span(&claimed.letter.job);
+        let mut done = 'tried: {
             for _ in 0..SESSIONS_PER_LETTER {
                 if !self.tenure.is_live() || office.life.is_shutting_down() || self.work().closed {
                     break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::ZERO);
@@ -272,6 +273,7 @@ impl Line {
             }
             attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1))
         };
+        attempt::tell(span, &claimed.letter.job, &mut done, begun);
         let now = Instant::now();
         match done.mood {
             Mood::Answers => {

@@ -5,6 +5,7 @@
 
 use crate::{Office, attempt::Done, config::RecordConfig, journal::Ticket, tenure::Tenure};
 use domain::fact::FactDetail;
+use service::trace;
 use std::{sync::Arc, time::Duration};
 use store::{Claim, Outcome, Recorded, StoreError};
 use tokio::{sync::mpsc, time::Instant};
@@ -30,6 +31,8 @@ struct Entry {
     outcome: Outcome,
     ticket: Option<Ticket>,
     tenure: Arc<Tenure>,
+    /// Ends when it is written.
+    span: trace::Span,
 }
 
 pub(crate) fn recorder(config: &RecordConfig) -> (Recorder, Recording) {
@@ -56,7 +59,8 @@ impl Recorder {
 
 impl Entry {
     fn new(done: Done, tenure: &Arc<Tenure>) -> Self {
-        Self { outcome: done.outcome, ticket: done.ticket, tenure: Arc::clone(tenure) }
+        let span = trace::step("record", trace::Kind::Internal, done.trace.map(trace::Origin::Child));
+        Self { outcome: done.outcome, ticket: done.ticket, tenure: Arc::clone(tenure), span }
     }
 }
 
@@ -83,7 +87,7 @@ async fn write(office: &Office, entries: &mut Vec<Entry>) {
     let mut rest = Vec::with_capacity(entries.len());
     for entry in entries.drain(..) {
         outcomes.push(entry.outcome);
-        rest.push((entry.ticket, entry.tenure));
+        rest.push((entry.ticket, entry.tenure, entry.span));
     }
     let begun = Instant::now();
     match until_written(office, &outcomes).await {
@@ -97,7 +101,7 @@ async fn write(office: &Office, entries: &mut Vec<Entry>) {
                 error = &error as &dyn std::error::Error,
                 "a batch of outcomes was refused, writing one by one"
             );
-            for (outcome, (_, tenure)) in outcomes.iter_mut().zip(&rest) {
+            for (outcome, (_, tenure, _)) in outcomes.iter_mut().zip(&rest) {
                 let mut written = until_written(office, std::slice::from_ref(outcome)).await;
                 if written.is_err() {
                     // What it came to matters more than what was said about it.
@@ -120,7 +124,8 @@ async fn write(office: &Office, entries: &mut Vec<Entry>) {
         }
     }
     office.metrics.record_seconds.observe(begun.elapsed().as_secs_f64());
-    for (outcome, (ticket, tenure)) in outcomes.iter().zip(rest) {
+    for (outcome, (ticket, tenure, span)) in outcomes.iter().zip(rest) {
+        drop(span);
         if let Some(ticket) = ticket {
             office.journal.recorded(ticket);
         }

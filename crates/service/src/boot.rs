@@ -2,9 +2,9 @@
 
 use crate::{
     Chain, ConfigError, Health, HttpConfig, HttpError, HttpServer, Layers, Lifecycle, Metrics, RuntimeConfig,
-    TelemetryConfig,
+    TelemetryConfig, TraceConfig,
     config::{self, Problem},
-    env, logging, ops_router,
+    env, logging, ops_router, trace,
 };
 use failpoint::Faults;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -217,8 +217,6 @@ fn start(
         Err(ConfigError::Invalid(problems)) => (OwnConfig::default(), problems),
         read => (read?, Vec::new()),
     };
-    logging::install(&telemetry, env::var("MAILFLEET_LOG").as_deref())
-        .map_err(|message| ConfigError::invalid("telemetry.log", message))?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = own.worker_threads {
         builder.worker_threads(threads.get());
@@ -228,6 +226,15 @@ fn start(
         .enable_all()
         .build()
         .map_err(|error| ServiceError::internal("start the runtime", error))?;
+    check(&telemetry.traces)?;
+    {
+        let _within = runtime.enter();
+        trace::install(name, &telemetry.traces)
+            .map_err(|error| ConfigError::invalid("telemetry.traces.endpoint", error.to_string()))?;
+    }
+    // After the traces, since logs tell which trace they belong to.
+    logging::install(&telemetry, env::var("MAILFLEET_LOG").as_deref())
+        .map_err(|message| ConfigError::invalid("telemetry.log", message))?;
     let mut boot = Boot::new(name, layers, problems, options.check_config);
     boot.faults = break_on_purpose()?;
     let life = boot.lifecycle();
@@ -238,6 +245,9 @@ fn start(
         }
         let result = body(boot).await;
         let in_time = life.drain(own.grace).await;
+        let limit = telemetry.traces.timeout;
+        // Nobody misses a span when it panics.
+        let _told = tokio::task::spawn_blocking(move || trace::finish(limit)).await;
         result.map(|()| in_time && !life.has_failed())
     });
     runtime.shutdown_timeout(BLOCKING_GRACE);
@@ -245,6 +255,17 @@ fn start(
         tracing::info!(service = name, clean, "ended");
     }
     result
+}
+
+/// What is wrong with values that every type of them can hold.
+fn check(traces: &TraceConfig) -> Result<(), ConfigError> {
+    if !(0.0..=1.0).contains(&traces.ratio) {
+        return Err(ConfigError::invalid("telemetry.traces.ratio", "must be a share from 0 to 1"));
+    }
+    if !traces.endpoint.is_empty() && !traces.endpoint.starts_with("http") {
+        return Err(ConfigError::invalid("telemetry.traces.endpoint", "must begin with http:// or https://"));
+    }
+    Ok(())
 }
 
 /// Arms the failpoints and reads the faults that a test asked for; see the crate `failpoint`.

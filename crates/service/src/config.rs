@@ -11,4 +11,6 @@ mod shared;
 pub(crate) use layers::show;
 pub use layers::{ConfigError, Layers, Problem};
 pub use secret::{SecretError, SecretFile, SecretUrl};
-pub use shared::{FleetConfig, HttpConfig, LogFormat, PostgresConfig, RuntimeConfig, SecretsConfig, TelemetryConfig};
+pub use shared::{
+    FleetConfig, HttpConfig, LogFormat, PostgresConfig, RuntimeConfig, SecretsConfig, TelemetryConfig, TraceConfig,
+};

@@ -33,12 +33,13 @@ mod sealer;
 pub mod clock;
 pub mod config;
 pub mod env;
+pub mod trace;
 
 pub use backoff::{Backoff, retry};
 pub use boot::{Boot, RunOptions, ServiceError, run};
 pub use config::{
     ConfigError, FleetConfig, HttpConfig, Layers, LogFormat, PostgresConfig, RuntimeConfig, SecretFile, SecretUrl,
-    SecretsConfig, TelemetryConfig,
+    SecretsConfig, TelemetryConfig, TraceConfig,
 };
 pub use health::{Check, Health, Pulse, Report};
 pub use http::{HttpError, HttpServer, ops_router};

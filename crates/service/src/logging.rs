@@ -1,6 +1,6 @@
 //! Logs: to standard error, one JSON object a line, or for people on a terminal.
 
-use crate::{LogFormat, TelemetryConfig};
+use crate::{LogFormat, TelemetryConfig, trace};
 use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -23,7 +23,7 @@ pub(crate) fn install(config: &TelemetryConfig, filter: Option<&str>) -> Result<
     } else {
         lines.json().flatten_event(true).with_span_list(false).boxed()
     };
-    if tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok() {
+    if tracing_subscriber::registry().with(layer.with_filter(filter)).with(trace::layer()).try_init().is_ok() {
         log_panics();
     }
     Ok(())

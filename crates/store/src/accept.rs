@@ -5,7 +5,9 @@
 
 use crate::{HOT, KNOWN_LIMIT, QueueKey, Store, StoreError, call, contents::ContentKind, transaction};
 use chrono::{DateTime, Utc};
-use domain::{BatchId, CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TenantId};
+use domain::{
+    BatchId, CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TemplateId, TenantId, TraceContext,
+};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -43,6 +45,8 @@ pub struct NewMessage {
     pub expires_at: DateTime<Utc>,
     /// What else differs from recipient to recipient: `domain::Overrides` as JSON, if anything does. No `\u0000`.
     pub overrides: Option<String>,
+    /// Where its trace began, if somebody traces it.
+    pub trace: Option<TraceContext>,
 }
 
 /// A key under which a repeated call gets the first one's answer.
@@ -73,6 +77,8 @@ pub struct AcceptCall {
     pub idempotency: Option<Idempotency>,
     /// What the caller calls it.
     pub labels: Labels,
+    /// The template that its mail is made from, if any.
+    pub template: Option<TemplateId>,
     /// Contents that the messages name and that may not be stored yet.
     pub contents: Vec<NewContent>,
     /// The recipients that were good.
@@ -282,10 +288,10 @@ pub(crate) async fn insert_batches(
 ) -> Result<(), StoreError> {
     let fresh: Vec<&AcceptCall> = calls.iter().filter(|call| !replays.contains_key(&call.batch)).collect();
     sqlx::query!(
-        "insert into mailfleet.batches (batch_id, tenant_id, campaign_id, size, created_at, labels)
-         select id, tenant, campaign, size, $5, labels
-         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $6::jsonb[])
-             as b(id, tenant, campaign, size, labels)
+        "insert into mailfleet.batches (batch_id, tenant_id, campaign_id, size, created_at, labels, template_id)
+         select id, tenant, campaign, size, $5, labels, template
+         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $6::jsonb[], $7::uuid[])
+             as b(id, tenant, campaign, size, labels, template)
          on conflict do nothing",
         &fresh.iter().map(|call| call.batch.as_uuid()).collect::<Vec<_>>(),
         &fresh.iter().map(|call| call.tenant.as_uuid()).collect::<Vec<_>>(),
@@ -293,6 +299,7 @@ pub(crate) async fn insert_batches(
         &fresh.iter().map(|call| i32::try_from(call.size).unwrap_or(i32::MAX)).collect::<Vec<_>>(),
         now,
         &fresh.iter().map(|call| labels_of(call)).collect::<Vec<_>>() as &[Option<serde_json::Value>],
+        &fresh.iter().map(|call| call.template.map(|id| id.as_uuid())).collect::<Vec<_>>() as &[Option<Uuid>],
     )
     .execute(conn)
     .await?;
@@ -342,6 +349,7 @@ pub(crate) async fn insert_messages(
         &rows.site,
         now,
         &rows.overrides as &[Option<String>],
+        &rows.trace as &[Option<Vec<u8>>],
     )
     .execute(conn)
     .await?;
@@ -378,6 +386,7 @@ struct Columns {
     slot: Vec<i16>,
     site: Vec<String>,
     overrides: Vec<Option<String>>,
+    trace: Vec<Option<Vec<u8>>>,
 }
 
 impl Columns {
@@ -397,5 +406,6 @@ impl Columns {
         self.slot.push(message.site.slot().code());
         self.site.push(message.site.as_str().to_owned());
         self.overrides.push(message.overrides.clone());
+        self.trace.push(message.trace.map(|trace| trace.to_octets().to_vec()));
     }
 }

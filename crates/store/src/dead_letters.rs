@@ -12,7 +12,7 @@ use crate::{
     transaction,
 };
 use chrono::{DateTime, Utc};
-use domain::{CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TenantId};
+use domain::{CampaignId, ContentId, Labels, Lane, Mailbox, MessageId, SiteId, TemplateId, TenantId};
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
@@ -127,7 +127,7 @@ impl Store {
         let rows = call!(self, conn => {
             sqlx::query!(
                 r#"select m.message_id as "message_id!", m.variables::text as "variables!", m.overrides::text as overrides,
-                          b.labels as "labels?"
+                          b.labels as "labels?", b.template_id as "template_id?"
                    from mailfleet.messages m left join mailfleet.batches b on b.batch_id = m.batch_id
                    where m.message_id = any ($1)"#,
                 &ids,
@@ -137,7 +137,9 @@ impl Store {
         })?;
         let given = rows.into_iter().map(|row| {
             let labels = read_labels(row.labels);
-            (MessageId::from_uuid(row.message_id), Given { variables: row.variables, overrides: row.overrides, labels })
+            let template = row.template_id.map(TemplateId::from_uuid);
+            let given = Given { variables: row.variables, overrides: row.overrides, labels, template };
+            (MessageId::from_uuid(row.message_id), given)
         });
         Ok(given.collect())
     }
@@ -242,6 +244,8 @@ pub struct Given {
     pub overrides: Option<String>,
     /// What its call was called.
     pub labels: Labels,
+    /// What it is made from.
+    pub template: Option<TemplateId>,
 }
 
 struct Row {

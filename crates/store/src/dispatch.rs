@@ -4,7 +4,7 @@
 
 use crate::{HOT, PLAIN, QueueKey, Store, StoreError, queues, transaction};
 use chrono::{DateTime, Utc};
-use domain::{BatchId, CampaignId, Closing, ContentId, Lane, Mailbox, MessageId, SiteId, Slot, TenantId};
+use domain::{BatchId, CampaignId, Closing, ContentId, Lane, Mailbox, MessageId, SiteId, Slot, TenantId, TraceContext};
 use std::time::Duration;
 
 /// A queue that holds something due and is not paused.
@@ -70,6 +70,8 @@ pub struct Released {
     pub variables: String,
     /// What else differs from recipient to recipient: `domain::Overrides` as JSON, if anything does.
     pub overrides: Option<String>,
+    /// Where its trace began, if somebody traces it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a repair found.
@@ -170,6 +172,7 @@ impl Store {
                     content: ContentId::from_uuid(row.content_id),
                     variables: row.variables.clone(),
                     overrides: row.overrides.clone(),
+                    trace: row.trace.as_deref().and_then(TraceContext::from_octets),
                 })
             };
             match read() {

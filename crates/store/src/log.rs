@@ -122,14 +122,15 @@ impl Store {
         transaction!(self, PLAIN, conn => {
             sqlx::query!(
                 "insert into mailfleet.rollup_hour as r
-                 select date_trunc('hour', bucket, 'UTC'), tenant_id, campaign_id, lane, site, route, kind, closing,
-                        sum(events)
+                     (bucket, tenant_id, campaign_id, template_id, lane, site, route, kind, closing, events)
+                 select date_trunc('hour', bucket, 'UTC'), tenant_id, campaign_id, template_id, lane, site, route, kind,
+                        closing, sum(events)
                  from mailfleet.rollup_minute
                  where bucket >= date_trunc('hour', $1::timestamptz, 'UTC')
                    and bucket < date_trunc('hour', $2::timestamptz, 'UTC') + interval '1 hour'
-                 group by 1, 2, 3, 4, 5, 6, 7, 8
-                 order by 1, 2, 3, 4, 5, 6, 7, 8
-                 on conflict (bucket, tenant_id, campaign_id, lane, site, route, kind, closing)
+                 group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+                 order by 1, 2, 3, 4, 5, 6, 7, 8, 9
+                 on conflict (bucket, tenant_id, campaign_id, template_id, lane, site, route, kind, closing)
                  do update set events = excluded.events where r.events <> excluded.events",
                 since,
                 until,
@@ -138,14 +139,15 @@ impl Store {
             .await?;
             sqlx::query!(
                 "insert into mailfleet.rollup_day as r
-                 select date_trunc('day', bucket, 'UTC'), tenant_id, campaign_id, lane, site, route, kind, closing,
-                        sum(events)
+                     (bucket, tenant_id, campaign_id, template_id, lane, site, route, kind, closing, events)
+                 select date_trunc('day', bucket, 'UTC'), tenant_id, campaign_id, template_id, lane, site, route, kind,
+                        closing, sum(events)
                  from mailfleet.rollup_hour
                  where bucket >= date_trunc('day', $1::timestamptz, 'UTC')
                    and bucket < date_trunc('day', $2::timestamptz, 'UTC') + interval '1 day'
-                 group by 1, 2, 3, 4, 5, 6, 7, 8
-                 order by 1, 2, 3, 4, 5, 6, 7, 8
-                 on conflict (bucket, tenant_id, campaign_id, lane, site, route, kind, closing)
+                 group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+                 order by 1, 2, 3, 4, 5, 6, 7, 8, 9
+                 on conflict (bucket, tenant_id, campaign_id, template_id, lane, site, route, kind, closing)
                  do update set events = excluded.events where r.events <> excluded.events",
                 since,
                 until,
@@ -170,13 +172,14 @@ impl Store {
                     (select count(*) from mailfleet.facts) as "facts!",
                     (select count(*) from (
                         select date_trunc('minute', at, 'UTC') as bucket, tenant_id,
-                               coalesce(campaign_id, '00000000-0000-0000-0000-000000000000') as campaign_id, lane,
+                               coalesce(campaign_id, '00000000-0000-0000-0000-000000000000') as campaign_id,
+                               coalesce(template_id, '00000000-0000-0000-0000-000000000000') as template_id, lane,
                                site, route, kind, coalesce(closing, 0) as closing, count(*) as events
                         from mailfleet.message_events
-                        group by 1, 2, 3, 4, 5, 6, 7, 8
+                        group by 1, 2, 3, 4, 5, 6, 7, 8, 9
                      ) as log
                      full join mailfleet.rollup_minute r
-                         using (bucket, tenant_id, campaign_id, lane, site, route, kind, closing)
+                         using (bucket, tenant_id, campaign_id, template_id, lane, site, route, kind, closing)
                      where log.events is distinct from r.events) as "rollup_mismatches!",
                     (select abs(coalesce(max(seq), 0) - count(*)) + abs(coalesce(max(seq), 0) -
                             (select seq from mailfleet.log_state)) + (count(*) - count(distinct seq))

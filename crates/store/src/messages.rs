@@ -7,7 +7,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use domain::fact::{FactDetail, FactKind};
-use domain::{BatchId, CampaignId, Closing, ContentId, Labels, Mailbox, MessageId, SiteId, TenantId};
+use domain::{BatchId, CampaignId, Closing, ContentId, Labels, Mailbox, MessageId, SiteId, TenantId, TraceContext};
 
 /// Where a message is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +92,8 @@ pub struct MessageView {
     pub labels: Labels,
     /// Whether its cancel has been asked for.
     pub cancel_asked: bool,
+    /// Where its trace began, if somebody traces it.
+    pub trace: Option<TraceContext>,
     /// What happened, oldest first.
     pub events: Vec<Event>,
 }
@@ -107,7 +109,7 @@ impl Store {
             let message = sqlx::query!(
                 r#"select m.tenant_id as "tenant_id!", m.campaign_id as "campaign_id?", m.batch_id as "batch_id!",
                           m.content_id as "content_id!", m.recipient as "recipient!", m.expires_at as "expires_at!",
-                          m.overrides::text as overrides, b.labels as "labels?"
+                          m.overrides::text as overrides, m.trace, b.labels as "labels?"
                    from mailfleet.messages m left join mailfleet.batches b using (batch_id)
                    where m.message_id = $1 and ($2::uuid is null or m.tenant_id = $2)"#,
                 id.as_uuid(),
@@ -212,6 +214,7 @@ impl Store {
             whereabouts,
             labels: read_labels(message.labels).with(read_overrides(message.overrides.as_deref()).as_ref()),
             cancel_asked,
+            trace: message.trace.as_deref().and_then(TraceContext::from_octets),
             events,
         }))
     }

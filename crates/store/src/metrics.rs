@@ -2,7 +2,7 @@
 
 use crate::{PLAIN, Store, StoreError, transaction};
 use chrono::{DateTime, Utc};
-use domain::{CampaignId, Closing, Lane, TenantId, fact, fact::FactKind};
+use domain::{CampaignId, Closing, Lane, TemplateId, TenantId, fact, fact::FactKind};
 use uuid::Uuid;
 
 /// The span of one row.
@@ -41,6 +41,8 @@ pub struct Dimensions {
     pub tenant: bool,
     /// The campaign.
     pub campaign: bool,
+    /// The template.
+    pub template: bool,
     /// The lane.
     pub lane: bool,
     /// The receiver.
@@ -64,6 +66,8 @@ pub struct MetricsQuery {
     pub by: Dimensions,
     /// Only of this campaign.
     pub campaign: Option<CampaignId>,
+    /// Only of mail made from this template.
+    pub template: Option<TemplateId>,
     /// Only of this lane.
     pub lane: Option<Lane>,
     /// Only of this receiver.
@@ -87,6 +91,8 @@ pub struct MetricRow {
     pub tenant: Option<TenantId>,
     /// The campaign.
     pub campaign: Option<CampaignId>,
+    /// The template, and its name.
+    pub template: Option<(TemplateId, String)>,
     /// The lane.
     pub lane: Option<Lane>,
     /// The receiver.
@@ -107,29 +113,36 @@ impl Store {
         // Of the three tables only the asked one is read: the others' conditions are known before a row is.
         let rows = transaction!(self, PLAIN, conn => {
             sqlx::query!(
-                r#"select r.bucket as "bucket!", case when $6 then r.tenant_id end as tenant_id,
-                          case when $7 then r.campaign_id end as campaign_id, case when $8 then r.lane end as lane,
-                          case when $9 then r.site end as site, case when $10 then r.route end as route,
-                          r.kind as "kind!", r.closing as "closing!", sum(r.events)::bigint as "events!"
+                r#"select r.*, t.name as "template_name?"
                    from (
-                       select * from mailfleet.rollup_minute
-                       where $1::smallint = 1 and bucket >= date_trunc($2, $3::timestamptz, 'UTC') and bucket < $4
-                       union all
-                       select * from mailfleet.rollup_hour
-                       where $1::smallint = 2 and bucket >= date_trunc($2, $3::timestamptz, 'UTC') and bucket < $4
-                       union all
-                       select * from mailfleet.rollup_day
-                       where $1::smallint = 3 and bucket >= date_trunc($2, $3::timestamptz, 'UTC') and bucket < $4
+                       select r.bucket as "bucket!", case when $6 then r.tenant_id end as tenant_id,
+                              case when $7 then r.campaign_id end as campaign_id,
+                              case when $18 then r.template_id end as template_id,
+                              case when $8 then r.lane end as lane, case when $9 then r.site end as site,
+                              case when $10 then r.route end as route, r.kind as "kind!", r.closing as "closing!",
+                              sum(r.events)::bigint as "events!"
+                       from (
+                           select * from mailfleet.rollup_minute
+                           where $1::smallint = 1 and bucket >= date_trunc($2, $3::timestamptz, 'UTC') and bucket < $4
+                           union all
+                           select * from mailfleet.rollup_hour
+                           where $1::smallint = 2 and bucket >= date_trunc($2, $3::timestamptz, 'UTC') and bucket < $4
+                           union all
+                           select * from mailfleet.rollup_day
+                           where $1::smallint = 3 and bucket >= date_trunc($2, $3::timestamptz, 'UTC') and bucket < $4
+                       ) as r
+                       where ($5::uuid is null or r.tenant_id = $5) and ($11::uuid is null or r.campaign_id = $11)
+                         and ($12::smallint is null or r.lane = $12) and ($13::text is null or r.site = $13)
+                         and ($14::text is null or r.route = $14) and ($19::uuid is null or r.template_id = $19)
+                         and (cardinality($15::smallint[]) = 0
+                              or exists (select from unnest($15::smallint[], $16::smallint[]) as k(kind, closing)
+                                         where k.kind = r.kind and k.closing = r.closing))
+                       group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+                       order by 1, 2, 3, 4, 5, 6, 7, 8, 9
+                       limit $17
                    ) as r
-                   where ($5::uuid is null or r.tenant_id = $5) and ($11::uuid is null or r.campaign_id = $11)
-                     and ($12::smallint is null or r.lane = $12) and ($13::text is null or r.site = $13)
-                     and ($14::text is null or r.route = $14)
-                     and (cardinality($15::smallint[]) = 0
-                          or exists (select from unnest($15::smallint[], $16::smallint[]) as k(kind, closing)
-                                     where k.kind = r.kind and k.closing = r.closing))
-                   group by 1, 2, 3, 4, 5, 6, 7, 8
-                   order by 1, 2, 3, 4, 5, 6, 7, 8
-                   limit $17"#,
+                   left join mailfleet.templates t on t.template_id = r.template_id
+                   order by 1, 2, 3, 4, 5, 6, 7, 8, 9"#,
                 query.bucket.code(),
                 query.bucket.word(),
                 query.start,
@@ -147,6 +160,8 @@ impl Store {
                 &kinds,
                 &closings,
                 i64::from(limit),
+                by.template,
+                query.template.map(|id| id.as_uuid()),
             )
             .fetch_all(&mut *conn)
             .await?
@@ -165,6 +180,7 @@ impl Store {
                     count: u64::try_from(row.events).unwrap_or(0),
                     tenant: row.tenant_id.map(TenantId::from_uuid),
                     campaign: row.campaign_id.filter(|id| *id != Uuid::nil()).map(CampaignId::from_uuid),
+                    template: row.template_id.map(TemplateId::from_uuid).zip(row.template_name),
                     lane: row.lane.and_then(Lane::from_code),
                     site: row.site.unwrap_or_default(),
                     route: row.route.unwrap_or_default(),

@@ -4,6 +4,7 @@
 
 mod api;
 mod attachments;
+mod clients;
 mod command;
 mod delivery;
 mod doubt;
@@ -22,6 +23,7 @@ mod sandbox;
 mod senders;
 mod shaping;
 mod templates;
+mod traces;
 mod watch;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …

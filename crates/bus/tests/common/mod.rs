@@ -137,6 +137,7 @@ pub fn job(index: u32, domain: &str) -> Job {
         overrides: Bytes::new(),
         expires_at: now,
         alone: false,
+        trace: None,
     }
 }
 

@@ -277,6 +277,9 @@ pub struct MetricsArgs {
     /// Only this campaign
     #[arg(long, value_name = "UUID")]
     pub campaign: Option<String>,
+    /// Only mail made from this template
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
     /// Only this lane
     #[arg(long, value_enum)]
     pub lane: Option<LaneArg>,
@@ -309,6 +312,8 @@ pub enum DimensionArg {
     Tenant,
     /// The campaign
     Campaign,
+    /// The template
+    Template,
     /// The lane
     Lane,
     /// The receiver

@@ -38,6 +38,7 @@ pub async fn run(args: &MetricsArgs, reach: &Reach, out: Output) -> anyhow::Resu
         .into(),
         site: args.site.clone().unwrap_or_default(),
         route: args.route.clone().unwrap_or_default(),
+        template: args.template.clone().unwrap_or_default(),
         events: args.event.clone(),
     };
     // Without --tenant a key that administers the fleet sees all of it.
@@ -50,6 +51,7 @@ const fn wire(dimension: DimensionArg) -> MetricDimension {
     match dimension {
         DimensionArg::Tenant => MetricDimension::Tenant,
         DimensionArg::Campaign => MetricDimension::Campaign,
+        DimensionArg::Template => MetricDimension::Template,
         DimensionArg::Lane => MetricDimension::Lane,
         DimensionArg::Site => MetricDimension::Site,
         DimensionArg::Route => MetricDimension::Route,
@@ -60,6 +62,7 @@ const fn head(dimension: DimensionArg) -> &'static str {
     match dimension {
         DimensionArg::Tenant => "tenant",
         DimensionArg::Campaign => "campaign",
+        DimensionArg::Template => "template",
         DimensionArg::Lane => "lane",
         DimensionArg::Site => "receiver",
         DimensionArg::Route => "route",
@@ -70,6 +73,7 @@ fn cell(row: &MetricRow, dimension: DimensionArg) -> String {
     let text = match dimension {
         DimensionArg::Tenant => row.tenant_id.clone(),
         DimensionArg::Campaign => row.campaign_id.clone(),
+        DimensionArg::Template => safe(&row.template),
         DimensionArg::Lane => lane(row).to_owned(),
         DimensionArg::Site => safe(&row.site),
         DimensionArg::Route => safe(&row.route),
@@ -121,6 +125,7 @@ fn as_json(row: &MetricRow) -> Value {
     json!({
         "start": row.start.as_ref().map(api::time), "event": row.event, "count": row.count, "tenant_id": row.tenant_id,
         "campaign_id": row.campaign_id, "lane": lane(row), "site": row.site, "route": row.route,
+        "template_id": row.template_id, "template": row.template,
     })
 }
 
@@ -143,6 +148,7 @@ mod tests {
             bucket: BucketArg::Hour,
             by: vec![DimensionArg::Site],
             campaign: None,
+            template: None,
             lane: None,
             site: None,
             route: None,

@@ -116,6 +116,7 @@ impl House {
                     due: Some(now + call.due_in),
                     expires_at: now + call.ttl,
                     overrides: None,
+                    trace: None,
                 }
             })
             .collect();
@@ -128,6 +129,7 @@ impl House {
             refused: serde_json::Value::Array(Vec::new()),
             idempotency: None,
             labels: Default::default(),
+            template: None,
             contents: vec![NewContent {
                 id: content,
                 kind: ContentKind::Mail,

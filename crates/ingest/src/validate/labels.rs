@@ -4,13 +4,13 @@ use super::{Violation, text::is_forbidden};
 use std::collections::BTreeMap;
 
 /// Most tags of a message.
-const MAX_TAGS: usize = 10;
+pub const MAX_TAGS: usize = 10;
 /// Most entries of a message's metadata.
-const MAX_ENTRIES: usize = 20;
+pub const MAX_ENTRIES: usize = 20;
 /// Longest tag or key, in characters.
-const MAX_WORD: usize = 64;
+pub const MAX_WORD: usize = 64;
 /// Longest value, in characters.
-const MAX_VALUE: usize = 500;
+pub const MAX_VALUE: usize = 500;
 
 /// Whether a text can be a tag or a key.
 fn is_word(text: &str) -> bool {

@@ -10,13 +10,13 @@ mod text;
 mod variables;
 mod when;
 
-pub use labels::tag;
+pub use labels::{MAX_ENTRIES, MAX_TAGS, MAX_VALUE, MAX_WORD, tag};
 pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
-pub use names::{campaign, email, id, idempotency_key, language, name, optional_id};
+pub use names::{MAX_KEY, campaign, email, id, idempotency_key, language, name, optional_id};
 pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, Shared, recipients};
 pub use text::{free_text, reason, reason_or};
-pub use variables::json_object;
-pub use when::{BULK_TTL, TRANSACTIONAL_TTL, Times, times, timestamp};
+pub use variables::{MAX_BYTES as MAX_VARIABLES, MAX_DEPTH, json_object};
+pub use when::{BULK_TTL, MAX_AHEAD, MAX_TTL, TRANSACTIONAL_TTL, Times, times, timestamp};
 
 use content::Finding;
 use proto::v1::{ErrorReason, Refusal};

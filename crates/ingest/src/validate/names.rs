@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// Longest name of a tenant, template or key, in characters.
 const MAX_NAME: usize = 100;
 /// Longest idempotency key, in characters.
-const MAX_KEY: usize = 128;
+pub const MAX_KEY: usize = 128;
 /// The text form of a UUID that is taken.
 const UUID_LEN: usize = 36;
 

@@ -8,24 +8,24 @@ use proto::v1::{
 };
 
 impl House {
-    fn tenants(&self) -> TenantServiceClient<Line> {
+    pub(super) fn tenants(&self) -> TenantServiceClient<Line> {
         TenantServiceClient::new(self.line(&self.admin))
     }
 
-    fn domains(&self, key: &str) -> DomainServiceClient<Line> {
+    pub(super) fn domains(&self, key: &str) -> DomainServiceClient<Line> {
         DomainServiceClient::new(self.line(key))
     }
 
-    fn queues(&self, key: &str) -> QueueServiceClient<Line> {
+    pub(super) fn queues(&self, key: &str) -> QueueServiceClient<Line> {
         QueueServiceClient::new(self.line(key))
     }
 
-    fn analytics(&self, key: &str) -> AnalyticsServiceClient<Line> {
+    pub(super) fn analytics(&self, key: &str) -> AnalyticsServiceClient<Line> {
         AnalyticsServiceClient::new(self.line(key))
     }
 
     /// A message of the tenant that ended as failed, with its end in the log.
-    async fn dead_letter(&self, recipient: &str) -> String {
+    pub(super) async fn dead_letter(&self, recipient: &str) -> String {
         let sent = self.mail().send_message(send(recipient, "")).await.unwrap().into_inner().message_ids.remove(0);
         let due = self.store.due_queues(&[]).await.unwrap();
         let quota = |queue: &store::DueQueue| store::Quota {
@@ -324,7 +324,7 @@ async fn tenants_are_listed_found_and_renamed() {
     assert_eq!(fields(&house.tenants().list_tenants(token).await.unwrap_err()), ["page_token"]);
 }
 
-fn figures(by: &[MetricDimension]) -> v1::QueryMetricsRequest {
+pub(super) fn figures(by: &[MetricDimension]) -> v1::QueryMetricsRequest {
     let now =
         chrono::DateTime::UNIX_EPOCH + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     v1::QueryMetricsRequest {

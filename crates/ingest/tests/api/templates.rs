@@ -359,3 +359,53 @@ async fn a_preview_is_the_mail_that_would_be_sent_in_the_recipients_language() {
     let draft = PreviewTemplateRequest { what: Some(What::Source(source("", "S", "T"))), recipient: None, mail: None };
     assert_eq!(other.preview_template(draft).await.unwrap().into_inner().text, "T");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_tell_the_mail_of_templates_apart_whatever_its_version() {
+    let house = House::start().await;
+    let mut templates = client(&house);
+    publish(&mut templates, source("welcome", "Hello", "One")).await;
+    publish(&mut templates, source("farewell", "Bye", "Bye")).await;
+    let send = async |mail: v1::Mail, to: &str| {
+        house.mail().send_message(v1::SendMessageRequest { mail: Some(mail), ..send(to, "") }).await
+    };
+    send(mail_of("welcome", 0), "a@example.org").await.unwrap();
+    publish(&mut templates, source("welcome", "Hello", "Two")).await;
+    send(mail_of("welcome", 2), "b@example.org").await.unwrap();
+    send(mail_of("farewell", 0), "c@example.org").await.unwrap();
+    send(inline(), "d@example.org").await.unwrap();
+    while house.store.fold(0, 1_000).await.unwrap().taken > 0 {}
+    assert!(house.store.audit().await.unwrap().is_clean());
+    let mut figures = house.analytics(&house.key);
+    let mut ask = async |template: &str| {
+        let by = [v1::MetricDimension::Template];
+        figures
+            .query_metrics(v1::QueryMetricsRequest {
+                template: template.to_owned(),
+                ..super::administration::figures(&by)
+            })
+            .await
+    };
+    let told = |rows: &[v1::MetricRow]| {
+        let mut told: Vec<(String, u64)> = Vec::new();
+        for row in rows {
+            match told.iter_mut().find(|(name, _)| *name == row.template) {
+                Some((_, count)) => *count += row.count,
+                None => told.push((row.template.clone(), row.count)),
+            }
+        }
+        told.sort_unstable();
+        told
+    };
+    let all = ask("").await.unwrap().into_inner().rows;
+    let some = |name: &str, count| (name.to_owned(), count);
+    assert_eq!(told(&all), [some("", 1), some("farewell", 1), some("welcome", 2)]);
+    let id = all.iter().find(|row| row.template == "welcome").unwrap().template_id.clone();
+    for one in ["welcome", &id] {
+        assert_eq!(told(&ask(one).await.unwrap().into_inner().rows), [some("welcome", 2)]);
+    }
+    let unknown = ask("none").await.unwrap_err();
+    assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "TEMPLATE_UNKNOWN"));
+    let fleet = v1::QueryMetricsRequest { template: "welcome".to_owned(), ..super::administration::figures(&[]) };
+    assert_eq!(fields(&house.analytics(&house.admin).query_metrics(fleet).await.unwrap_err()), ["template"]);
+}

@@ -178,6 +178,7 @@ impl Fleet {
                 due: None,
                 expires_at,
                 overrides: None,
+                trace: None,
             })
             .collect();
         let call = AcceptCall {
@@ -188,6 +189,7 @@ impl Fleet {
             refused: serde_json::json!([]),
             idempotency: None,
             labels: Default::default(),
+            template: None,
             contents: vec![template, source],
             messages: messages.clone(),
         };
@@ -211,6 +213,7 @@ impl Fleet {
             overrides: Default::default(),
             expires_at,
             alone: false,
+            trace: None,
         };
         messages.into_iter().zip(queues).map(job).collect()
     }

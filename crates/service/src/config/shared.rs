@@ -1,7 +1,7 @@
 //! The sections that several services read. `[nats]` is `bus::BusConfig`.
 
 use super::{SecretFile, SecretUrl};
-use domain::ShardCount;
+use domain::{Rate, ShardCount};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -62,19 +62,60 @@ pub struct FleetConfig {
     pub shards: ShardCount,
 }
 
-/// `[telemetry]`: logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `[telemetry]`: logs and traces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
     /// Filter of log lines, such as `info` or `info,sender=debug`. `MAILFLEET_LOG` wins.
     pub log: String,
     /// Their form.
     pub format: LogFormat,
+    /// Traces.
+    pub traces: TraceConfig,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log: "info".to_owned(), format: LogFormat::Auto }
+        Self { log: "info".to_owned(), format: LogFormat::Auto, traces: TraceConfig::default() }
+    }
+}
+
+/// `[telemetry.traces]`: traces over OTLP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceConfig {
+    /// The collector's gRPC endpoint, such as `http://collector:4317`. Empty: no traces. `OTEL_EXPORTER_OTLP_HEADERS`
+    /// adds metadata, such as a token.
+    pub endpoint: String,
+    /// The share of calls that are sampled when their caller does not say, from 0 to 1. Default 0.01. What a caller
+    /// samples is sampled.
+    pub ratio: f64,
+    /// The most recipients of one call whose messages are told step by step: the first ones. Default 10.
+    pub messages_per_call: usize,
+    /// How many failures that nobody samples a process tells, such as calls that fail here and attempts that are put
+    /// off, refused or in doubt. Default 20 a second.
+    pub failures: Rate,
+    /// Spans that wait for the collector; what comes beyond is dropped. Default 2,048, about 2 MB.
+    pub queue: NonZeroUsize,
+    /// How long spans are gathered before they are sent. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub delay: Duration,
+    /// Longest wait for the collector. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for TraceConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            ratio: 0.01,
+            messages_per_call: 10,
+            failures: Rate::new(20, Duration::from_secs(1)).expect("it is a rate"),
+            queue: const { NonZeroUsize::new(2_048).expect("not zero") },
+            delay: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+        }
     }
 }
 

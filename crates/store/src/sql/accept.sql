@@ -4,14 +4,15 @@ with given as (
     select *
     from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::timestamptz[],
                 $9::bigint[], $10::timestamptz[], $11::uuid[], $12::smallint[], $13::smallint[], $14::text[],
-                $16::text[])
+                $16::text[], $17::bytea[])
         as g(message_id, tenant_id, campaign_id, batch_id, content_id, recipient, variables, expires_at,
-             queue_id, due, address_hash, lane, slot, site, overrides)
+             queue_id, due, address_hash, lane, slot, site, overrides, trace)
 ), stored as (
     insert into mailfleet.messages
-        (message_id, tenant_id, campaign_id, batch_id, content_id, recipient, variables, expires_at, overrides)
+        (message_id, tenant_id, campaign_id, batch_id, content_id, recipient, variables, expires_at, overrides,
+         trace)
     select message_id, tenant_id, campaign_id, batch_id, content_id, recipient, variables::json, expires_at,
-           overrides::json
+           overrides::json, trace
     from given
     order by message_id
     on conflict do nothing

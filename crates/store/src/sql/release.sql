@@ -50,6 +50,6 @@ select j.message_id as "message_id!", j.release_no + 1 as "release_no!", j.attem
        j.queue_id as "queue_id!", j.tenant_id as "tenant_id!", j.batch_id as "batch_id!", j.lane as "lane!",
        j.slot as "slot!", j.site as "site!", j.expires_at as "expires_at!", j.due as "due!", j.bus_epoch as "bus_epoch!",
        j.closing, m.campaign_id, m.content_id as "content_id!", m.recipient as "recipient!",
-       m.variables::text as "variables!", m.overrides::text as overrides
+       m.variables::text as "variables!", m.overrides::text as overrides, m.trace
 from judged j
 cross join lateral (select * from mailfleet.messages m where m.message_id = j.message_id) as m

@@ -326,6 +326,7 @@ async fn figures_are_those_of_the_log_in_every_bucket_and_by_every_dimension() {
         bucket,
         by: Dimensions::default(),
         campaign: None,
+        template: None,
         lane: None,
         site: None,
         route: None,
@@ -336,7 +337,7 @@ async fn figures_are_those_of_the_log_in_every_bucket_and_by_every_dimension() {
         let of = |event| rows.iter().filter(|row| row.event == event).map(|row| row.count).sum::<u64>();
         assert_eq!((of("accepted"), of("delivered"), of("bounced")), (2, 1, 1), "{bucket:?}");
     }
-    let by = Dimensions { tenant: true, campaign: true, lane: true, site: true, route: true };
+    let by = Dimensions { tenant: true, campaign: true, template: true, lane: true, site: true, route: true };
     let events = vec![(FactKind::Final, Some(Closing::Delivered))];
     let rows = desk.store.metrics(&MetricsQuery { by, events, ..question(MetricBucket::Hour) }, 100).await.unwrap();
     assert_eq!(rows.len(), 1);

@@ -52,6 +52,7 @@ impl Desk {
                     due,
                     expires_at: now + chrono::Duration::days(3),
                     overrides: None,
+                    trace: None,
                 }
             })
             .collect::<Vec<_>>();
@@ -63,6 +64,7 @@ impl Desk {
             refused: serde_json::json!([]),
             idempotency: None,
             labels: Default::default(),
+            template: None,
             contents: vec![NewContent { id: content, kind: ContentKind::Mail, body: b"{}".to_vec(), carried: 0 }],
             messages,
         }
