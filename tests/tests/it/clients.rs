@@ -135,7 +135,8 @@ fn example(name: &str) -> PathBuf {
 
 /// Whether a command of an example succeeds; what it said when it does not.
 async fn does(command: &mut Command) -> Result<String, String> {
-    let limit = Duration::from_secs(300);
+    // Two of them and a run stay below what a test may take.
+    let limit = Duration::from_secs(110);
     let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match tokio::time::timeout(limit, run).await {
         Ok(Ok(output)) => output,
@@ -186,7 +187,7 @@ async fn the_python_example_sends_and_tells_what_became_of_it() {
 #[tokio::test]
 async fn the_typescript_example_sends_and_tells_what_became_of_it() {
     let mut install = Command::new("npm");
-    install.args(["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]);
+    install.args(["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", "--fetch-retries=1"]);
     let mut generate = Command::new("npm");
     generate.args(["run", "--silent", "generate"]);
     sends_mail("typescript", vec![install, generate], &["npm", "run", "--silent", "start", "--"]).await;

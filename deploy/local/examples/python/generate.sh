@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 python="${PYTHON:-python3}"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 15 \
+    --requirement requirements.txt
 rm -rf generated && mkdir generated
 .venv/bin/python -m grpc_tools.protoc --proto_path=../../../../proto --python_out=generated --grpc_python_out=generated \
     ../../../../proto/mailfleet/v1/*.proto
