@@ -190,10 +190,11 @@ fn signal(name: &str, pid: u32) {
     assert!(sent.is_ok(), "cannot send a signal");
 }
 
-/// The command, built if need be: beside this test's own program.
+/// The command, built if need be: beside this program, or beside the folder `deps` that a test's own program is in.
 pub fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let target = own.parent().and_then(Path::parent).unwrap().to_owned();
+    let folder = own.parent().unwrap();
+    let target = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
     let program = target.join("mailfleet");
     // A run of the whole workspace has built it beside the tests; a run of this package alone may not have.
     if program.is_file() {
