@@ -350,6 +350,7 @@ impl ShouldSample for KeepFailures {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
