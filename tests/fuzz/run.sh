@@ -3,8 +3,9 @@
 #
 # Runs one target, or all, for so many seconds each (30), and ends non-zero when one of them found an input that
 # panics, hangs or takes too much memory; the input is then kept and named. `api` is no target of libFuzzer: it sends
-# arbitrary valid messages to every call of a service that runs, about 2 to each call a second, and tells its seed. What a run learns stays in
-# $FUZZ_TARGET_DIR/corpus; the committed corpus is only read.
+# arbitrary valid messages to every call of a service that runs, about 2 to each call a second, and tells its seed.
+#
+# What a run learns stays in $FUZZ_TARGET_DIR/corpus; the committed corpus is only read.
 #
 #   FUZZ_TARGET_DIR  where everything is built and kept (target/fuzz)
 #   FUZZ_SANITIZER   none (default), or address. The fleet has no unsafe code of its own; what is looked for are
@@ -21,7 +22,7 @@ status=0
 if [ "$wanted" = all ] || [ "$wanted" = api ]; then
 	seed=$((RANDOM * 32768 + RANDOM))
 	if SQLX_OFFLINE=true MAILFLEET_API_SEED=$seed MAILFLEET_API_CASES=$((seconds * 2)) cargo test --quiet \
-		--manifest-path "$root/Cargo.toml" -p mailfleet-ingest --test api every_call_has >"${log:=$(mktemp)}" 2>&1; then
+		--manifest-path "$root/Cargo.toml" --workspace --test api arbitrary >"${log:=$(mktemp)}" 2>&1; then
 		printf '%-24s %12s messages a call  ok (seed %s)\n' api $((seconds * 2)) "$seed"
 	else
 		printf '%-24s FAILED (seed %s)\n' api "$seed"

@@ -73,8 +73,11 @@ fn bounds(out: &mut String) -> anyhow::Result<()> {
         "\n## Bounds\n\nThose that no configuration moves:\n\n| what | most | beyond it |\n| --- | ---: | --- |\n",
     );
     for limits::Fixed { what, most, reason } in limits::fixed() {
-        let reason = reason.as_str_name().trim_start_matches("ERROR_REASON_");
-        writeln!(out, "| {what} | {most} | `{reason}` |")?;
+        let beyond = match reason {
+            Some(reason) => format!("`{}`", reason.as_str_name().trim_start_matches("ERROR_REASON_")),
+            None => "the rest is left out".to_owned(),
+        };
+        writeln!(out, "| {what} | {most} | {beyond} |")?;
     }
     out.push_str(
         "\nThose that the configuration sets; sizes are octets. What each means is told in \

@@ -77,7 +77,7 @@ fn any_job() -> impl Strategy<Value = Job> {
             lane,
             slot,
             overrides: if alone { variables.clone() } else { Bytes::new() },
-            trace: None,
+            trace: TraceContext::new(ids[3].to_be_bytes(), ids[4].to_be_bytes()[..8].try_into().expect("is 8"), alone),
             variables,
             expires_at: DateTime::from_timestamp_micros(time).expect("in range"),
             alone,

@@ -1,16 +1,4 @@
-//! The public gRPC API as the commands reach it.
-
-use client::{BuildError, Client};
-
-/// Connects. `tenant` is for keys that administer the fleet.
-pub async fn connect(endpoint: &str, key: &str, tenant: Option<&str>) -> Result<Client, BuildError> {
-    let builder = Client::builder(endpoint).key(key);
-    let builder = match tenant {
-        Some(tenant) => builder.tenant(tenant),
-        None => builder,
-    };
-    builder.connect().await
-}
+//! What the API says, in the types of this program.
 
 /// A timestamp of the API as a time.
 pub fn time(stamp: &prost_types::Timestamp) -> chrono::DateTime<chrono::Utc> {

@@ -1,6 +1,6 @@
 //! How a command finds the fleet: by what it was told, else by what the local fleet left in its folder.
 
-use crate::{api, args::Global, exit::Failure, fleet::State};
+use crate::{args::Global, exit::Failure, fleet::State};
 use anyhow::Context;
 use bus::{Bus, BusConfig};
 use client::Client;
@@ -113,7 +113,7 @@ impl Reach {
             Some(endpoint) => endpoint.clone(),
             None => self.local_or_fail("--endpoint URL")?.endpoint,
         };
-        Ok(api::connect(&endpoint, &self.key()?, None).await?)
+        Ok(Client::builder(endpoint).key(&self.key()?).connect().await?)
     }
 
     fn key(&self) -> anyhow::Result<String> {

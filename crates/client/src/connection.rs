@@ -10,7 +10,7 @@ use proto::v1::{
 };
 use std::{fmt, time::Duration};
 use tonic::{
-    Request, Status,
+    Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
@@ -175,11 +175,7 @@ impl Client {
     /// When it is refused, or repeats do not help in time.
     pub async fn send(&self, mut request: SendMessageRequest) -> Result<SendMessageResponse, Error> {
         let key = keyed(&mut request.idempotency_key);
-        let call = || {
-            let (mut mail, request) = (self.mail(), request.clone());
-            async move { Ok(mail.send_message(request).await?.into_inner()) }
-        };
-        self.retry.run(&key, call).await
+        self.repeated(&key, request, |mut mail, request| async move { mail.send_message(request).await }).await
     }
 
     /// Sends to up to 10,000 recipients, those that are good, and repeats the call while that can help.
@@ -188,11 +184,16 @@ impl Client {
     /// When it is refused as a whole, or repeats do not help in time.
     pub async fn send_batch(&self, mut request: SendBatchRequest) -> Result<SendBatchResponse, Error> {
         let key = keyed(&mut request.idempotency_key);
-        let call = || {
-            let (mut mail, request) = (self.mail(), request.clone());
-            async move { Ok(mail.send_batch(request).await?.into_inner()) }
-        };
-        self.retry.run(&key, call).await
+        self.repeated(&key, request, |mut mail, request| async move { mail.send_batch(request).await }).await
+    }
+
+    async fn repeated<Q: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
+        &self,
+        key: &str,
+        request: Q,
+        call: impl Fn(MailServiceClient<Guarded>, Q) -> F,
+    ) -> Result<A, Error> {
+        Ok(self.retry.run(key, || call(self.mail(), request.clone())).await?.into_inner())
     }
 
     fn guarded(&self) -> Guarded {

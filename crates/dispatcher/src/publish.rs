@@ -186,9 +186,13 @@ fn release_span(job: &Job, place: TraceContext) -> trace::Span {
     let has_waited = job.release > 1 || age > LONG_WAIT;
     let origin = if has_waited { Origin::After(place) } else { Origin::Child(place) };
     let mut span = trace::step("release", trace::Kind::Producer, Some(origin));
-    span.note("messaging.system", || "nats");
-    span.note("messaging.message.id", || job.message.to_string());
-    span.note("mailfleet.release", || i64::from(job.release));
+    span.note(|| {
+        vec![
+            ("messaging.system", "nats".into()),
+            ("messaging.message.id", job.message.to_string().into()),
+            ("mailfleet.release", i64::from(job.release).into()),
+        ]
+    });
     span
 }
 

@@ -111,7 +111,7 @@ fn refusal() -> Refusal {
 /// Dead letters, with what they were given.
 type Letters = Vec<(DeadLetter, Given)>;
 
-/// One call for what campaign, labels and template have in common, with the dead letters' content and what they were given.
+/// A call for each campaign, labels and template, with the dead letters' content and what they were given.
 fn calls(
     queues: &Queues,
     tenant: TenantId,

@@ -189,8 +189,9 @@ impl Intake {
         };
         let batch = BatchId::new(self.clock.machine_now());
         let mut span = trace::step("accept", trace::Kind::Internal, trace.0.map(trace::Origin::Child));
-        span.note("mailfleet.batch.id", || batch.to_string());
-        span.note("mailfleet.messages", || i64::from(size));
+        span.note(|| {
+            vec![("mailfleet.batch.id", batch.to_string().into()), ("mailfleet.messages", i64::from(size).into())]
+        });
         let mut call = AcceptCall {
             tenant,
             campaign: draft.campaign,

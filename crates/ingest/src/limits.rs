@@ -16,8 +16,8 @@ pub struct Fixed {
     pub what: &'static str,
     /// The bound, with its unit.
     pub most: String,
-    /// What it fails with beyond it.
-    pub reason: ErrorReason,
+    /// What it fails with beyond it; `None`: the rest is left out.
+    pub reason: Option<ErrorReason>,
 }
 
 /// A bound that the configuration sets.
@@ -34,7 +34,7 @@ const SECTIONS: [&str; 6] = ["server", "accept", "limits", "watch", "transfers",
 
 /// The bounds that no configuration moves.
 pub fn fixed() -> Vec<Fixed> {
-    let invalid = ErrorReason::FieldInvalid;
+    let (invalid, left_out) = (Some(ErrorReason::FieldInvalid), None);
     let row = |what, most: &dyn Display, unit: &str, reason| Fixed {
         what,
         most: if unit.is_empty() {
@@ -53,27 +53,32 @@ pub fn fixed() -> Vec<Fixed> {
         row("`idempotency_key`", &validate::MAX_KEY, "characters", invalid),
         row("`Mail.send_at` ahead of now", &days(validate::MAX_AHEAD), "days", invalid),
         row("`Mail.time_to_live`", &days(validate::MAX_TTL), "days", invalid),
+        row("`Mail.headers`", &validate::MAX_HEADERS, "", invalid),
+        row("addresses in each header field", &validate::MAX_HEADER_ADDRESSES, "", invalid),
         row("`Mail.tags`, with the recipient's own", &validate::MAX_TAGS, "", invalid),
         row("`Mail.metadata`, with the recipient's own", &validate::MAX_ENTRIES, "entries", invalid),
         row("one tag, or one key of `metadata`", &validate::MAX_WORD, "characters", invalid),
         row("one value of `metadata`", &validate::MAX_VALUE, "characters", invalid),
-        row("names of tenants, templates and keys", &tenants::MAX_KEY_NAME, "characters", invalid),
-        row("`page_size`, unless it says otherwise", &list::MAX_PAGE, "", invalid),
+        row("names of tenants and templates", &validate::MAX_NAME, "characters", invalid),
+        row("name of a key", &tenants::MAX_KEY_NAME, "characters", invalid),
+        row("`reason` of a pause or suppression", &validate::MAX_REASON, "characters", invalid),
+        row("name of an author or reader", &validate::MAX_DISPLAY_NAME, "characters", invalid),
+        row("`ListMessages.page_size`", &list::MAX_PAGE, "", invalid),
         row("`ListDomains.page_size`", &domains::MAX_PAGE, "", invalid),
         row("`ListDeadLetters.page_size`", &dead_letters::MAX_PAGE, "", invalid),
         row("`ListSuppressions.page_size`", &suppressions::MAX_PAGE, "", invalid),
         row("`ListTemplates.page_size`", &templates::MAX_PAGE, "", invalid),
         row("`ListTenants.page_size`, `ListAuditEvents.page_size`", &tenants::MAX_PAGE, "", invalid),
-        row("`page_token`", &cursor::MAX_TOKEN, "characters", ErrorReason::PageTokenInvalid),
+        row("`page_token`", &cursor::MAX_TOKEN, "characters", Some(ErrorReason::PageTokenInvalid)),
         row("`RequeueDeadLetters.message_ids`", &dead_letters::MAX_REQUEUE, "", invalid),
         row("`AddSuppression.emails`, one message of an import", &suppressions::MAX_ADDRESSES, "", invalid),
-        row("refusals that an import tells one by one", &transfers::MAX_REFUSALS, "", invalid),
+        row("refusals that an import tells one by one", &transfers::MAX_REFUSALS, "", left_out),
         row("`WatchEvents.events`", &watch::MAX_KINDS, "", invalid),
-        row("rows of `QueryMetrics`", &analytics::MAX_ROWS, "", ErrorReason::ResultTooLarge),
+        row("rows of `QueryMetrics`", &analytics::MAX_ROWS, "", Some(ErrorReason::ResultTooLarge)),
         row("`QueryMetrics.events`, `group_by`", &analytics::MAX_GIVEN, "", invalid),
         row("`RotateApiKey.grace`", &days(tenants::MAX_GRACE), "days", invalid),
-        row("earlier secrets of a key", &store::MAX_PREVIOUS_SECRETS, "", ErrorReason::SecretsExhausted),
-        row("faults that one answer tells", &status::MAX_VIOLATIONS, "", invalid),
+        row("earlier secrets of a key", &store::MAX_PREVIOUS_SECRETS, "", Some(ErrorReason::SecretsExhausted)),
+        row("faults that one answer tells", &status::MAX_VIOLATIONS, "", left_out),
     ]
 }
 

@@ -50,18 +50,13 @@ pub(crate) fn make(jobs: Vec<Job>, plates: &Plates, shards: ShardCount, seconds:
     let mut parked: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for mut job in jobs {
         let mut span = trace::step("render", trace::Kind::Consumer, job.trace.map(trace::Origin::Child));
-        span.note("messaging.message.id", || job.message.to_string());
-        job.trace = span.place().or(job.trace);
         let reference = Reference::of(&job);
+        let notes = || vec![("messaging.message.id", reference.message.to_string().into())];
+        span.note(notes);
+        job.trace = span.place().or(job.trace);
         let begun = Instant::now();
-        let place = job.trace;
         let mut fault = |error: &PressError| {
-            span.fail(error.class());
-            if !place.is_some_and(|place| place.is_sampled()) {
-                let message = ("messaging.message.id", reference.message.to_string().into());
-                let origin = place.map(trace::Origin::Child);
-                trace::failure("render", trace::Kind::Consumer, origin, begun, error.class(), [message]);
-            }
+            span.fail(error.class(), notes);
             match error.verdict() {
                 Verdict::Fail => failed.entry(error.class()).or_default().push(reference.failed(error.reason())),
                 Verdict::Park | Verdict::Hold => parked.entry(error.class()).or_default().push(reference),

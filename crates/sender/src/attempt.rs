@@ -14,20 +14,11 @@ use domain::{
     sandbox::{self, SANDBOX},
     text::sanitise,
 };
-use service::trace::{self, Origin};
+use service::trace;
 use smtp::client::{Abort, Attempt, ConnectError, Envelope, Reply, Stage as WireStage, Unsendable, WireError};
 use std::time::{Duration, Instant};
 use store::{Outcome, What};
 
-/// The span of an attempt, and what it notes.
-const SMTP: &str = "smtp";
-const MESSAGE: &str = "messaging.message.id";
-const ATTEMPT: &str = "mailfleet.attempt";
-const OUTCOME: &str = "mailfleet.outcome";
-const SITE: &str = "mailfleet.site";
-const HOST: &str = "server.address";
-const CODE: &str = "smtp.reply_code";
-const STATUS: &str = "smtp.enhanced_status";
 /// Longest text kept of a reply or reason, in characters.
 const MAX_TEXT: usize = 500;
 
@@ -198,19 +189,8 @@ pub(crate) fn given_back(office: &Office, tenure: &Tenure, claimed: &Claimed, wa
     Done::new(outcome, None, Mood::Silent)
 }
 
-/// The span of an attempt, begun before it.
-pub(crate) fn span(job: &Job) -> trace::Span {
-    let mut span = trace::step(SMTP, trace::Kind::Client, job.trace.map(Origin::Child));
-    span.note(MESSAGE, || job.message.to_string());
-    span.note(ATTEMPT, || i64::from(job.attempt) + 1);
-    span
-}
-
-/// Tells what an attempt came to, failed or not, and where its record goes on from.
-pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done, begun: Instant) {
-    if !trace::is_on() {
-        return;
-    }
+/// Tells what an attempt came to, and where its record goes on from.
+pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done) {
     done.trace = span.place();
     let Outcome { what, detail, .. } = &done.outcome;
     let (word, has_failed) = match what {
@@ -221,23 +201,22 @@ pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done, begun: Ins
         What::GivenBack { .. } => ("given_back", false),
     };
     // Neither the reply's text nor the recipient: both name people.
-    let mut attributes: Vec<(&'static str, trace::Value)> =
-        vec![(OUTCOME, word.into()), (SITE, job.site.as_str().to_owned().into())];
-    attributes.extend(detail.host.clone().map(|host| (HOST, host.into())));
-    attributes.extend(detail.code.map(|code| (CODE, i64::from(code).into())));
-    attributes.extend(detail.enhanced.clone().map(|status| (STATUS, status.into())));
-    let class = detail.class.clone().unwrap_or_else(|| word.to_owned());
-    if done.trace.is_some() {
-        for (key, value) in attributes {
-            span.note(key, || value);
-        }
-        if has_failed {
-            span.fail(&class);
-        }
-    } else if has_failed {
-        attributes.push((MESSAGE, job.message.to_string().into()));
-        attributes.push((ATTEMPT, (i64::from(job.attempt) + 1).into()));
-        trace::failure(SMTP, trace::Kind::Client, job.trace.map(Origin::Child), begun, &class, attributes);
+    let notes = || {
+        let mut notes: trace::Notes = vec![
+            ("messaging.message.id", job.message.to_string().into()),
+            ("mailfleet.attempt", (i64::from(job.attempt) + 1).into()),
+            ("mailfleet.outcome", word.into()),
+            ("mailfleet.site", job.site.as_str().to_owned().into()),
+        ];
+        notes.extend(detail.host.clone().map(|host| ("server.address", host.into())));
+        notes.extend(detail.code.map(|code| ("smtp.reply_code", i64::from(code).into())));
+        notes.extend(detail.enhanced.clone().map(|status| ("smtp.enhanced_status", status.into())));
+        notes
+    };
+    if has_failed {
+        span.fail(detail.class.as_deref().unwrap_or(word), notes);
+    } else {
+        span.note(notes);
     }
 }
 

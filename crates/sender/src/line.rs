@@ -9,6 +9,7 @@ use crate::{
     tenure::Tenure,
 };
 use domain::{Lane, SiteId, SiteLimits};
+use service::trace;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -237,7 +238,8 @@ impl Line {
         let start = self.pace().start(Instant::now());
         tokio::time::sleep_until(start.into()).await;
         let begun = Instant::now();
-        let span = attempt::span(&claimed.letter.job);
+        let origin = claimed.letter.job.trace.map(trace::Origin::Child);
+        let span = trace::step("smtp", trace::Kind::Client, origin);
         let mut done = 'tried: {
             for _ in 0..SESSIONS_PER_LETTER {
                 if !self.tenure.is_live() || office.life.is_shutting_down() || self.work().closed {
@@ -273,7 +275,7 @@ impl Line {
             }
             attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1))
         };
-        attempt::tell(span, &claimed.letter.job, &mut done, begun);
+        attempt::tell(span, &claimed.letter.job, &mut done);
         let now = Instant::now();
         match done.mood {
             Mood::Answers => {

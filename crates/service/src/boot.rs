@@ -212,7 +212,7 @@ fn start(
     body: impl AsyncFnOnce(Boot) -> Result<(), ServiceError>,
 ) -> Result<bool, ServiceError> {
     let layers = Layers::load(options.config_file.as_deref())?;
-    let (OwnConfig { runtime: own, telemetry }, problems) = match layers.read() {
+    let (OwnConfig { runtime: own, telemetry }, mut problems) = match layers.read() {
         // Told by the service, together with what is wrong with its own sections.
         Err(ConfigError::Invalid(problems)) => (OwnConfig::default(), problems),
         read => (read?, Vec::new()),
@@ -226,8 +226,8 @@ fn start(
         .enable_all()
         .build()
         .map_err(|error| ServiceError::internal("start the runtime", error))?;
-    check(&telemetry.traces)?;
-    {
+    problems.extend(problems_of(&telemetry.traces));
+    if problems.is_empty() {
         let _within = runtime.enter();
         trace::install(name, &telemetry.traces)
             .map_err(|error| ConfigError::invalid("telemetry.traces.endpoint", error.to_string()))?;
@@ -257,15 +257,17 @@ fn start(
     result
 }
 
-/// What is wrong with values that every type of them can hold.
-fn check(traces: &TraceConfig) -> Result<(), ConfigError> {
+/// What is wrong with values that their types can hold.
+fn problems_of(traces: &TraceConfig) -> Vec<Problem> {
+    let problem = |key: &str, message: &str| Problem { key: key.to_owned(), message: message.to_owned(), origin: None };
+    let mut problems = Vec::new();
     if !(0.0..=1.0).contains(&traces.ratio) {
-        return Err(ConfigError::invalid("telemetry.traces.ratio", "must be a share from 0 to 1"));
+        problems.push(problem("telemetry.traces.ratio", "must be a share from 0 to 1"));
     }
-    if !traces.endpoint.is_empty() && !traces.endpoint.starts_with("http") {
-        return Err(ConfigError::invalid("telemetry.traces.endpoint", "must begin with http:// or https://"));
+    if !traces.endpoint.is_empty() && !["http://", "https://"].iter().any(|head| traces.endpoint.starts_with(head)) {
+        problems.push(problem("telemetry.traces.endpoint", "must begin with http:// or https://"));
     }
-    Ok(())
+    problems
 }
 
 /// Arms the failpoints and reads the faults that a test asked for; see the crate `failpoint`.

@@ -1,6 +1,6 @@
 //! Metrics of one service, in Prometheus' text format.
 
-use crate::clock;
+use crate::{clock, trace};
 use chrono::{DateTime, Utc};
 use prometheus_client::{
     collector::Collector,
@@ -62,6 +62,14 @@ impl Collector for Process {
         #[expect(clippy::cast_precision_loss, reason = "seconds of CPU time are far below 2^52")]
         let cpu_seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
         counter("process_cpu_seconds", "CPU time used, user and system", cpu_seconds)?;
+        if let Some((taken, lost)) = trace::spans() {
+            let mut counter = |name, help, value: u64| {
+                let metric = ConstCounter::new(value);
+                metric.encode(encoder.encode_descriptor(name, help, None, metric_type(&metric))?)
+            };
+            counter("trace_spans_exported", "Spans that the collector of traces has taken", taken)?;
+            counter("trace_spans_lost", "Spans that the collector of traces did not take; growing, it is away", lost)?;
+        }
         let mut gauge = |name, help, value: i64| {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric_type(&metric))?)

@@ -21,14 +21,18 @@ use opentelemetry::{
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
+    error::OTelSdkResult,
     trace::{
         BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, SamplingResult, SdkTracer,
-        SdkTracerProvider, ShouldSample, SpanLimits,
+        SdkTracerProvider, ShouldSample, SpanData, SpanExporter as Exporter, SpanLimits,
     },
 };
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 use tracing::Subscriber;
@@ -98,7 +102,7 @@ pub fn install(service: &'static str, config: &TraceConfig) -> Result<(), Export
         .build();
     let sampler = KeepFailures::new(config.ratio, config.failures);
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batch).build())
+        .with_span_processor(BatchSpanProcessor::builder(Watched::new(exporter)).with_batch_config(batch).build())
         .with_sampler(Box::new(sampler) as Box<dyn ShouldSample>)
         .with_span_limits(SpanLimits { max_attributes_per_span: MAX_ATTRIBUTES, ..SpanLimits::default() })
         .with_resource(resource(service))
@@ -108,6 +112,61 @@ pub fn install(service: &'static str, config: &TraceConfig) -> Result<(), Export
     // Another thread may have been first; its own is as good.
     let _first = TRACER.set(Live { provider, tracer, messages_per_call: config.messages_per_call });
     Ok(())
+}
+
+/// Spans that the collector has taken, and those that it has not and that are lost.
+static SPANS: (AtomicU64, AtomicU64) = (AtomicU64::new(0), AtomicU64::new(0));
+
+/// How many spans of this process the collector has taken, and how many it has not; `None` when traces are off.
+pub(crate) fn spans() -> Option<(u64, u64)> {
+    is_on().then(|| (SPANS.0.load(Ordering::Relaxed), SPANS.1.load(Ordering::Relaxed)))
+}
+
+/// An exporter that says when the collector ceases to take spans, and when it takes them again.
+#[derive(Debug)]
+struct Watched<E> {
+    inner: E,
+    is_failing: AtomicBool,
+}
+
+impl<E> Watched<E> {
+    fn new(inner: E) -> Self {
+        Self { inner, is_failing: AtomicBool::new(false) }
+    }
+}
+
+impl<E: Exporter> Exporter for Watched<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let result = self.inner.export(batch).await;
+        match &result {
+            Ok(()) => {
+                SPANS.0.fetch_add(spans, Ordering::Relaxed);
+                if self.is_failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the collector of traces takes spans again");
+                }
+            }
+            Err(error) => {
+                SPANS.1.fetch_add(spans, Ordering::Relaxed);
+                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the collector of traces takes no spans; they are lost until it does");
+                }
+            }
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
 }
 
 /// Who tells. `OTEL_RESOURCE_ATTRIBUTES` adds to it.
@@ -214,9 +273,19 @@ fn remote(place: &TraceContext) -> Context {
     Context::new().with_remote_span_context(other(place))
 }
 
-/// A step of a message that is sampled; ends when it is dropped.
-#[derive(Debug, Default)]
-pub struct Span(Option<opentelemetry_sdk::trace::Span>);
+/// A step of a message; ends when it is dropped.
+#[derive(Debug)]
+pub struct Span(State);
+
+#[derive(Debug)]
+enum State {
+    /// Nobody is told anything.
+    Off,
+    /// It is sampled.
+    Told(Box<opentelemetry_sdk::trace::Span>),
+    /// It is told only if it fails.
+    Quiet { name: &'static str, kind: Kind, origin: Option<Origin>, begun: Instant },
+}
 
 /// What it is beneath, or after.
 #[derive(Clone, Copy, Debug)]
@@ -235,11 +304,15 @@ impl Origin {
     }
 }
 
-/// Begins a span, if what it goes on from is sampled.
-pub fn step(name: impl Into<Cow<'static, str>>, kind: Kind, origin: Option<Origin>) -> Span {
-    let sampled = origin.filter(|origin| origin.place().is_sampled());
-    let (Some(live), Some(origin)) = (TRACER.get(), sampled) else { return Span(None) };
-    Span(Some(build(live, name.into(), kind, Some(origin), None, Vec::new())))
+/// Begins a span. Unless what it goes on from is sampled, it is told only if it fails.
+pub fn step(name: &'static str, kind: Kind, origin: Option<Origin>) -> Span {
+    Span(match TRACER.get() {
+        None => State::Off,
+        Some(live) if origin.is_some_and(|origin| origin.place().is_sampled()) => {
+            State::Told(Box::new(build(live, name.into(), kind, origin, None, Vec::new())))
+        }
+        Some(_) => State::Quiet { name, kind, origin, begun: Instant::now() },
+    })
 }
 
 /// Tells of a step that failed although nobody sampled it, at its end.
@@ -281,24 +354,36 @@ fn build(
     live.tracer.build_with_context(builder, &parent)
 }
 
+/// What a span notes.
+pub type Notes = Vec<(&'static str, Value)>;
+
 impl Span {
     /// Where the next step goes on from; `None` when this one is not told.
     pub fn place(&self) -> Option<TraceContext> {
-        self.0.as_ref().and_then(|span| place(span.span_context()))
-    }
-
-    /// Notes something; `value` is not asked for when nobody is told.
-    pub fn note<V: Into<Value>>(&mut self, key: &'static str, value: impl FnOnce() -> V) {
-        if let Some(span) = &mut self.0 {
-            span.set_attribute(KeyValue::new(key, value()));
+        match &self.0 {
+            State::Told(span) => place(span.span_context()),
+            State::Off | State::Quiet { .. } => None,
         }
     }
 
-    /// Notes that it failed.
-    pub fn fail(&mut self, error_type: &str) {
-        if let Some(span) = &mut self.0 {
-            span.set_attribute(KeyValue::new(ERROR_TYPE, error_type.to_owned()));
-            span.set_status(Status::error(""));
+    /// Notes something; `notes` is not asked when nobody is told.
+    pub fn note(&mut self, notes: impl FnOnce() -> Notes) {
+        if let State::Told(span) = &mut self.0 {
+            span.set_attributes(notes().into_iter().map(|(key, value)| KeyValue::new(key, value)));
+        }
+    }
+
+    /// Notes that it failed, which is told also when nobody samples it.
+    pub fn fail(&mut self, error_type: &str, notes: impl FnOnce() -> Notes) {
+        match std::mem::replace(&mut self.0, State::Off) {
+            State::Off => {}
+            State::Told(mut span) => {
+                span.set_attribute(KeyValue::new(ERROR_TYPE, error_type.to_owned()));
+                span.set_status(Status::error(""));
+                self.0 = State::Told(span);
+                self.note(notes);
+            }
+            State::Quiet { name, kind, origin, begun } => failure(name, kind, origin, begun, error_type, notes()),
         }
     }
 }
@@ -378,7 +463,7 @@ mod tests {
     fn what_nobody_samples_is_no_span() {
         let quiet = TraceContext::new([1; 16], [1; 8], false).unwrap();
         let mut span = step("smtp", Kind::Client, Some(Origin::Child(quiet)));
-        span.note("never", || -> &'static str { panic!("is not asked for") });
+        span.note(|| panic!("is not asked for"));
         assert_eq!(span.place(), None);
     }
 }

@@ -71,7 +71,8 @@ pub use tenants::{ApiKey, MAX_PREVIOUS_SECRETS, NewApiKey, PreviousSecret, Rotat
 
 use failpoint::Faults;
 use sqlx::{
-    PgPool,
+    PgPool, Postgres,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -227,6 +228,22 @@ const HOT: &str = "begin; set local enable_seqscan = off; set local synchronous_
 /// As [`HOT`], for statements whose loss only makes work be done again.
 const PLAIN: &str = "begin";
 
+/// A connection on which a transaction begins. The driver rolls back what is dropped later, but not what is dropped
+/// before the server has answered the `begin`: the pool would lend the connection with that transaction open, and
+/// what the next caller writes would wait in it, answered and not committed. So it is closed.
+pub(crate) struct Beginning {
+    pub(crate) pooled: PoolConnection<Postgres>,
+    pub(crate) has_begun: bool,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        if !self.has_begun {
+            self.pooled.close_on_drop();
+        }
+    }
+}
+
 /// Runs a block with a connection, within the store's call time; the connection is closed when the time ran out.
 macro_rules! call {
     ($store:expr, $conn:ident => $body:block) => {
@@ -253,9 +270,11 @@ macro_rules! call {
 macro_rules! transaction {
     ($store:expr, $begin:expr, $conn:ident => $body:block) => {
         $crate::faults::perhaps!($store, {
-            let mut pooled = $store.pool.acquire().await?;
+            let mut beginning = $crate::Beginning { pooled: $store.pool.acquire().await?, has_begun: false };
             let outcome = tokio::time::timeout($store.call_timeout, async {
-                let mut tx = sqlx::Connection::begin_with(&mut *pooled, $begin).await?;
+                let $crate::Beginning { pooled, has_begun } = &mut beginning;
+                let mut tx = sqlx::Connection::begin_with(&mut **pooled, $begin).await?;
+                *has_begun = true;
                 let $conn = &mut *tx;
                 let value = $body;
                 tx.commit().await?;
@@ -265,7 +284,7 @@ macro_rules! transaction {
             match outcome {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    pooled.close_on_drop();
+                    beginning.pooled.close_on_drop();
                     Err($crate::StoreError::Timeout)
                 }
             }

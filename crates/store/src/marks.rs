@@ -161,7 +161,7 @@ fn messages_of(batch: BatchId, size: u32) -> impl Iterator<Item = Uuid> {
 }
 
 /// Marks these subjects, and every message that one of these messages was sent again as.
-async fn cancel(conn: &mut PgConnection, subjects: &[Uuid], messages: &[Uuid]) -> Result<(), sqlx::Error> {
+pub(crate) async fn cancel(conn: &mut PgConnection, subjects: &[Uuid], messages: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query_file!("src/sql/cancel.sql", subjects, messages).execute(conn).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What the owner of a shard does: claim, record, park.
 
-use crate::{HOT, Lease, PLAIN, Store, StoreError, transaction};
+use crate::{HOT, Lease, PLAIN, Store, StoreError, marks, transaction};
 use domain::fact::{FactDetail, FactKind};
 use domain::{Closing, Lane, MessageId, SiteId};
 use std::{collections::HashMap, time::Duration};
@@ -235,7 +235,7 @@ impl Store {
             return Ok(Vec::new());
         }
         let rows = transaction!(self, HOT, conn => {
-            sqlx::query_file!(
+            let rows = sqlx::query_file!(
                 "src/sql/record_late.sql",
                 &told.iter().map(|(o, ..)| o.message.as_uuid()).collect::<Vec<_>>(),
                 &told.iter().map(|(o, ..)| release_no(o.release)).collect::<Vec<_>>(),
@@ -246,7 +246,18 @@ impl Store {
                 &told.iter().map(|(o, ..)| detail_text(&o.detail)).collect::<Vec<_>>(),
             )
             .fetch_all(&mut *conn)
-            .await?
+            .await?;
+            let delivered: Vec<Uuid> = told
+                .iter()
+                .filter(|(outcome, ..)| matches!(outcome.what, What::Delivered))
+                .map(|(outcome, ..)| outcome.message.as_uuid())
+                .filter(|id| rows.iter().any(|row| row.message_id == *id))
+                .collect();
+            if !delivered.is_empty() {
+                // What they were sent again as since would be a second copy.
+                marks::cancel(conn, &[], &delivered).await?;
+            }
+            rows
         })?;
         Ok(rows.into_iter().map(|row| ((row.message_id, row.release_no), Recorded::Late)).collect())
     }

@@ -226,7 +226,7 @@ async fn a_call_that_fails_here_is_told() {
 }
 
 #[tokio::test]
-async fn mail_goes_on_without_the_collector() {
+async fn mail_goes_on_without_the_collector_which_is_told() {
     // Nobody listens there.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     tell(format!("http://{}", listener.local_addr().unwrap()));
@@ -236,4 +236,11 @@ async fn mail_goes_on_without_the_collector() {
         let id = submit(&fleet, mail().to(&format!("ada.{index}@receiver.test")), place(6, true)).await;
         assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
     }
+    let metrics = service::Metrics::new("fleet");
+    let lost = eventually(LIMIT, async || {
+        let text = metrics.encode();
+        let line = text.lines().find_map(|line| line.strip_prefix("mailfleet_trace_spans_lost_total "))?;
+        line.parse::<u64>().ok().filter(|lost| *lost > 0)
+    });
+    assert!(lost.await.is_some(), "that the collector is away is told nowhere");
 }

@@ -9,11 +9,11 @@ use proto::v1::{self, mail::Content};
 use std::{collections::BTreeMap, str::FromStr};
 
 /// Most addresses in one address header.
-const MAX_HEADER_ADDRESSES: usize = 50;
+pub const MAX_HEADER_ADDRESSES: usize = 50;
 /// Most custom headers.
-const MAX_HEADERS: usize = 50;
+pub const MAX_HEADERS: usize = 50;
 /// Longest display name, in characters.
-const MAX_DISPLAY_NAME: usize = 200;
+pub const MAX_DISPLAY_NAME: usize = 200;
 
 /// What a mail says.
 #[derive(Debug, PartialEq)]

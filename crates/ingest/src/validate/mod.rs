@@ -11,10 +11,12 @@ mod variables;
 mod when;
 
 pub use labels::{MAX_ENTRIES, MAX_TAGS, MAX_VALUE, MAX_WORD, tag};
-pub use mail::{ContentDraft, MailDraft, TemplateName, api_field, mail};
-pub use names::{MAX_KEY, campaign, email, id, idempotency_key, language, name, optional_id};
+pub use mail::{
+    ContentDraft, MAX_DISPLAY_NAME, MAX_HEADER_ADDRESSES, MAX_HEADERS, MailDraft, TemplateName, api_field, mail,
+};
+pub use names::{MAX_KEY, MAX_NAME, campaign, email, id, idempotency_key, language, name, optional_id};
 pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, Shared, recipients};
-pub use text::{free_text, reason, reason_or};
+pub use text::{MAX_REASON, free_text, reason, reason_or};
 pub use variables::{MAX_BYTES as MAX_VARIABLES, MAX_DEPTH, json_object};
 pub use when::{BULK_TTL, MAX_AHEAD, MAX_TTL, TRANSACTIONAL_TTL, Times, times, timestamp};
 

@@ -7,7 +7,7 @@ use proto::v1::ErrorReason;
 use std::str::FromStr;
 
 /// Longest name of a tenant, template or key, in characters.
-const MAX_NAME: usize = 100;
+pub const MAX_NAME: usize = 100;
 /// Longest idempotency key, in characters.
 pub const MAX_KEY: usize = 128;
 /// The text form of a UUID that is taken.

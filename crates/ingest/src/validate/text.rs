@@ -3,7 +3,7 @@
 use super::Violation;
 
 /// Longest reason, in characters.
-const MAX_REASON: usize = 200;
+pub const MAX_REASON: usize = 200;
 
 /// Whether a character ends a line, hides, or turns the direction of what follows. Joiners and variation selectors
 /// stay: emoji and several scripts need them.

@@ -18,14 +18,6 @@ with late as materialized (
     insert into mailfleet.marks (subject_id, kind, created_at)
     select distinct message_id, 2, mailfleet.clock() from late where closing = 1 order by message_id
     on conflict do nothing
-), called_back as (
-    -- What it was sent again as since would be a second copy.
-    insert into mailfleet.marks (subject_id, kind, created_at)
-    select r.new_message_id, 1, mailfleet.clock()
-    from (select distinct message_id from late where closing = 1) as l
-    cross join lateral (select * from mailfleet.requeued r where r.message_id = l.message_id) as r
-    order by r.new_message_id
-    on conflict do nothing
 )
 insert into mailfleet.facts (message_id, kind, ordinal, closing, release_no, queue_id, site, at, detail)
 select message_id, 6, release_no, closing, release_no, queue_id, site, mailfleet.clock(), detail::jsonb from late

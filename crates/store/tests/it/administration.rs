@@ -217,6 +217,19 @@ async fn again(desk: &Desk, old: MessageId) -> (AcceptCall, Requeue) {
     (call, Requeue { old, new })
 }
 
+/// Sends a dead letter again, and again when that has failed too; returns the last message, which waits.
+async fn sent_again_twice(desk: &Desk, dead: MessageId) -> MessageId {
+    let now = desk.store.now().await.unwrap();
+    let (call, first) = again(desk, dead).await;
+    assert_eq!(desk.store.requeue(vec![call], &[first], now).await.unwrap().0, [first]);
+    let released = desk.release().await.remove(0);
+    assert_eq!(released.message, first.new);
+    fail(desk, &released).await;
+    let (call, second) = again(desk, first.new).await;
+    assert_eq!(desk.store.requeue(vec![call], &[second], now).await.unwrap().0, [second]);
+    second.new
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_requeued_once_however_many_ask_for_it_at_once() {
     let desk = Desk::new().await;
@@ -259,35 +272,26 @@ async fn what_was_called_back_is_not_requeued() {
 #[tokio::test]
 async fn a_cancel_reaches_what_a_message_was_sent_again_as() {
     let desk = Desk::new().await;
-    let now = desk.store.now().await.unwrap();
     let old = dead_letter(&desk, "ada@receiver.test").await;
-    let (call, pair) = again(&desk, old).await;
-    desk.store.requeue(vec![call], &[pair], now).await.unwrap();
-    // That failed too.
-    let released = desk.release().await.remove(0);
-    assert_eq!(released.message, pair.new);
-    fail(&desk, &released).await;
-    let (call, second) = again(&desk, pair.new).await;
-    desk.store.requeue(vec![call], &[second], now).await.unwrap();
+    let last = sent_again_twice(&desk, old).await;
     let batch = desk.view(old).await.batch;
     assert!(desk.store.cancel_batch(desk.tenant, batch).await.unwrap());
     assert!(desk.release().await.is_empty());
-    let (call, third) = again(&desk, second.new).await;
+    let (call, third) = again(&desk, last).await;
+    let now = desk.store.now().await.unwrap();
     assert_eq!(desk.store.requeue(vec![call], &[third], now).await.unwrap().0, []);
 }
 
 #[tokio::test]
 async fn news_of_a_delivery_calls_back_what_was_sent_again() {
     let desk = Desk::new().await;
-    let now = desk.store.now().await.unwrap();
     let lease = desk.lease(0).await;
     let first = desk.sending(&lease, "ada@receiver.test").await;
     desk.store.advance_clock(TERM * 2).await.unwrap();
     desk.store.open_doubts(Duration::from_secs(1), 10).await.unwrap();
     desk.store.close_doubts(DoubtPolicy { resend_transactional: true, resend_bulk: true }, 10).await.unwrap();
     fail(&desk, &desk.release().await.remove(0)).await;
-    let (call, pair) = again(&desk, first.message).await;
-    assert_eq!(desk.store.requeue(vec![call], &[pair], now).await.unwrap().0, [pair]);
+    sent_again_twice(&desk, first.message).await;
     assert_eq!(desk.store.record(&[outcome(&lease, &first, What::Delivered)]).await.unwrap(), [Recorded::Late]);
     assert!(desk.release().await.is_empty());
 }

@@ -44,3 +44,19 @@ async fn a_statement_that_takes_longer_than_the_limit_is_ended_by_the_server() {
     let error = store.cancel_message(desk.tenant, message).await.unwrap_err();
     assert_eq!((state(&error).as_deref(), error.is_retryable()), (Some("57014"), true), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_call_that_is_dropped_while_its_transaction_begins_leaves_none_open() {
+    let desk = Desk::new().await;
+    let store = impatient(&desk, |config| config.max_connections = 1).await;
+    for round in 0..20 {
+        store.ping().await.unwrap();
+        // Polled once: the `begin` is sent, and not answered.
+        let dropped = tokio::time::timeout(Duration::ZERO, store.log_range()).await;
+        assert!(dropped.is_err(), "answered within one poll");
+        let message = desk.waiting(&format!("r{round}@receiver.test")).await;
+        assert!(store.cancel_message(desk.tenant, message).await.unwrap(), "in a transaction that may only read");
+        let elsewhere = impatient(&desk, |config| config.lock_timeout = Duration::from_secs(1)).await;
+        assert!(elsewhere.cancel_message(desk.tenant, message).await.unwrap(), "its locks are held on");
+    }
+}
