@@ -46,6 +46,28 @@ async fn a_sender_cut_off_from_postgres_stops_before_its_lease_ends_and_loses_to
 }
 
 #[tokio::test]
+async fn what_is_claimed_under_a_lease_that_is_over_waits_for_no_repair() {
+    let mut fleet = Fleet::builder()
+        .without(Kind::Sender)
+        .settings(|settings| settings.dispatcher.repair_after = 3 * testkit::LIMIT)
+        .start()
+        .await;
+    let proxy = fleet.before_postgres().await;
+    fleet.launch_through(Kind::Sender, "first", &proxy).await;
+    fleet.ready().await;
+    let warm = fleet.submit(mail().to("bob@receiver.test")).await;
+    fleet.ended(warm).await;
+    // Its claim reaches Postgres when the lease is over, and finds nothing to claim.
+    proxy.set(Fault::Hold);
+    let id = fleet.submit(mail().to("ann@receiver.test")).await;
+    until("its lease is over", async || owned_by(&fleet, "first").await == 0).await;
+    proxy.set(Fault::Nothing);
+    let seen = fleet.ended(id).await;
+    assert!(seen.timeline.iter().all(|event| event.event != "lost"), "{seen:?}");
+    fleet.assert_sound().await;
+}
+
+#[tokio::test]
 async fn answers_to_commits_that_get_lost_change_nothing() {
     let (fleet, proxy) = sender_behind_a_proxy().await;
     proxy.set(Fault::LoseAnswers);

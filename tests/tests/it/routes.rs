@@ -1,14 +1,19 @@
 //! The ways to a receiver: a relay with and without TLS, and MX hosts out of DNS.
 
+use domain::ShardCount;
 use mailfleet_tests::{
     Fleet,
-    dns::{DnsServer, Table},
+    dns::{DnsServer, Table, Trouble},
     mail,
 };
 use proto::v1::MessageState;
 use sender::{AddressPolicy, DirectConfig, RelayConfig, RouteConfig, TlsMode};
-use std::net::{IpAddr, Ipv4Addr};
-use testkit::sink::SinkTls;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
+    time::Duration,
+};
+use testkit::{LIMIT, sink::SinkTls};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Loopback too, where nobody listens.
@@ -23,15 +28,17 @@ async fn over_relay(tls: TlsMode, offered: SinkTls) -> Fleet {
 }
 
 async fn over_mx(dns: &DnsServer, addresses: AddressPolicy) -> Fleet {
+    over_mx_with(dns, addresses, Duration::from_secs(1)).await
+}
+
+async fn over_mx_with(dns: &DnsServer, addresses: AddressPolicy, dns_timeout: Duration) -> Fleet {
     let resolvers = vec![dns.address()];
     Fleet::builder()
         .settings(|settings| {
-            settings.sender.route = RouteConfig::Direct(DirectConfig {
-                resolvers,
-                addresses,
-                dns_timeout: std::time::Duration::from_secs(1),
-                ..DirectConfig::default()
-            });
+            // Every domain behind the same intake.
+            settings.shards = ShardCount(NonZeroU16::MIN);
+            settings.sender.route =
+                RouteConfig::Direct(DirectConfig { resolvers, addresses, dns_timeout, ..DirectConfig::default() });
         })
         .start()
         .await
@@ -104,6 +111,24 @@ async fn domains_without_mail_bounce_and_failing_servers_defer() {
         (seen.state(), seen.timeline.last().unwrap().bounce_class.as_str()),
         (MessageState::Queued, "dns_failure")
     );
+    fleet.assert_sound_so_far().await;
+}
+
+#[tokio::test]
+async fn a_domain_whose_name_servers_are_silent_holds_up_no_other() {
+    let dns = DnsServer::start(
+        Table::default()
+            .troubled("silent.test", Trouble::Silent)
+            .mx("good.test", &[(10, "mx.good.test.")])
+            .host("mx.good.test", LOOPBACK),
+    )
+    .await;
+    // Whoever waits for the silent ones waits longer than this test.
+    let fleet = over_mx_with(&dns, AddressPolicy::Any, 3 * LIMIT).await;
+    let (_, ids) = fleet.submit_batch(mail().to_all(["ann@silent.test", "ann@good.test", "bob@good.test"])).await;
+    for id in &ids[1..] {
+        assert_eq!(fleet.ended(id.unwrap()).await.state(), MessageState::Delivered);
+    }
     fleet.assert_sound_so_far().await;
 }
 

@@ -15,8 +15,9 @@ use tokio::process::{Child, Command};
 
 /// First pause before a process that ended is started again; doubles with each time that it ends soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause: a sender that is back within the dispatcher's `doubt_grace` tells from its journal what was sent,
+/// and nothing of it is in doubt.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Who ran as long as this ended for a new reason: the pause is the first one again.
 const GOOD_RUN: Duration = Duration::from_secs(60);
 /// How long processes may take to end in order.

@@ -1,8 +1,10 @@
 //! The limits of a connection, which the server enforces.
 
 use crate::desk::Desk;
+use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
 use store::{Store, StoreConfig, StoreError};
+use testkit::{Fault, FaultProxy};
 
 /// The store under test waits less long than what it waits for.
 async fn impatient(desk: &Desk, limit: impl FnOnce(&mut StoreConfig)) -> Store {
@@ -48,15 +50,22 @@ async fn a_statement_that_takes_longer_than_the_limit_is_ended_by_the_server() {
 #[tokio::test]
 async fn a_call_that_is_dropped_while_its_transaction_begins_leaves_none_open() {
     let desk = Desk::new().await;
-    let store = impatient(&desk, |config| config.max_connections = 1).await;
-    for round in 0..20 {
-        store.ping().await.unwrap();
-        // Polled once: the `begin` is sent, and not answered.
-        let dropped = tokio::time::timeout(Duration::ZERO, store.log_range()).await;
-        assert!(dropped.is_err(), "answered within one poll");
-        let message = desk.waiting(&format!("r{round}@receiver.test")).await;
-        assert!(store.cancel_message(desk.tenant, message).await.unwrap(), "in a transaction that may only read");
-        let elsewhere = impatient(&desk, |config| config.lock_timeout = Duration::from_secs(1)).await;
-        assert!(elsewhere.cancel_message(desk.tenant, message).await.unwrap(), "its locks are held on");
-    }
+    let url = desk.database.url();
+    let server: PgConnectOptions = url.parse().unwrap();
+    let server = format!("{}:{}", server.get_host(), server.get_port());
+    let proxy = FaultProxy::start(&server).await.unwrap();
+    let store = impatient(&desk, |config| {
+        config.url = url.replace(&server, &proxy.address().to_string());
+        config.max_connections = 1;
+    })
+    .await;
+    let elsewhere = impatient(&desk, |config| config.lock_timeout = Duration::from_secs(1)).await;
+    store.ping().await.unwrap();
+    proxy.set(Fault::Hold);
+    let dropped = tokio::time::timeout(Duration::from_millis(50), store.log_range()).await;
+    assert!(dropped.is_err(), "answered behind a proxy that holds");
+    proxy.set(Fault::Nothing);
+    let message = desk.waiting("ada@receiver.test").await;
+    assert!(store.cancel_message(desk.tenant, message).await.unwrap(), "in a transaction that may only read");
+    assert!(elsewhere.cancel_message(desk.tenant, message).await.unwrap(), "its locks are held on");
 }
