@@ -2,6 +2,7 @@
 
 use super::*;
 use proto::v1::{SuppressionCause, SuppressionScope};
+use tokio_stream::StreamExt;
 
 fn entry(email: &str, cause: SuppressionCause, scope: SuppressionScope) -> v1::ImportedSuppression {
     v1::ImportedSuppression { email: email.to_owned(), cause: cause.into(), scope: scope.into(), reason: String::new() }
@@ -97,6 +98,19 @@ async fn an_export_that_nobody_reads_gives_its_place_back() {
         }
     };
     assert_eq!(end.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_says_nothing_more_ends_and_what_it_said_stays() {
+    let house = House::start_with(|config| config.transfers.idle = Duration::from_millis(300)).await;
+    let piece = v1::ImportSuppressionsRequest {
+        entries: vec![entry("ann@example.org", SuppressionCause::Manual, SuppressionScope::All)],
+    };
+    let silent = tokio_stream::iter([piece]).chain(tokio_stream::pending());
+    let ended = tokio::time::timeout(testkit::LIMIT, house.suppressions().import_suppressions(silent)).await;
+    assert_eq!(ended.expect("ends in time").unwrap_err().code(), Code::DeadlineExceeded);
+    let kept = house.suppressions().list_suppressions(v1::ListSuppressionsRequest::default()).await.unwrap();
+    assert_eq!(kept.into_inner().suppressions.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
