@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Sessions tried for one letter when one after the other turns out to have died while it rested.
 const SESSIONS_PER_LETTER: usize = 3;
@@ -34,6 +35,8 @@ pub(crate) struct Line {
     tenure: Arc<Tenure>,
     work: Mutex<Work>,
     ready: Notify,
+    /// Its letters go back to the queue.
+    closing: CancellationToken,
     pace: Mutex<Pace>,
     /// Tells the desk that there is room.
     freed: Arc<Notify>,
@@ -54,7 +57,6 @@ struct Work {
     allowed: usize,
     /// When that was last changed.
     allowed_since: Option<Instant>,
-    closed: bool,
     /// Smoothed time of a transaction, in seconds; 0 until there was one.
     took: f64,
 }
@@ -85,6 +87,7 @@ impl Line {
             tenure: Arc::clone(tenure),
             work: Mutex::new(Work { allowed: limits.max_connections.get().into(), ..Work::default() }),
             ready: Notify::new(),
+            closing: CancellationToken::new(),
             freed: Arc::clone(freed),
         })
     }
@@ -149,7 +152,7 @@ impl Line {
         let mut work = self.work();
         let work = &mut *work;
         if all {
-            work.closed = true;
+            self.closing.cancel();
             let mut taken: Vec<Claimed> = work.urgent.drain(..).collect();
             taken.extend(work.bulk.drain(..));
             self.ready.notify_waiters();
@@ -217,7 +220,7 @@ impl Line {
                     work.bulk_busy += 1;
                     return Some(claimed);
                 }
-                if last_look || work.closed {
+                if last_look || self.closing.is_cancelled() {
                     work.workers -= 1;
                     return None;
                 }
@@ -242,7 +245,7 @@ impl Line {
         let span = trace::step("smtp", trace::Kind::Client, origin);
         let mut done = 'tried: {
             for _ in 0..SESSIONS_PER_LETTER {
-                if !self.tenure.is_live() || office.life.is_shutting_down() || self.work().closed {
+                if !self.tenure.is_live() || office.life.is_shutting_down() || self.closing.is_cancelled() {
                     break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::ZERO);
                 }
                 let paused = self.pace().paused(Instant::now());
@@ -252,7 +255,15 @@ impl Line {
                 if claimed.letter.sandbox {
                     break 'tried attempt::tried(office, &self.tenure, &claimed);
                 }
-                let open = match self.usable(session.take(), &claimed).await {
+                let usable = tokio::select! {
+                    biased;
+                    usable = self.usable(session.take(), &claimed) => usable,
+                    // A receiver that keeps us waiting would keep the shard from its next owner.
+                    () = self.closing.cancelled() => {
+                        break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::ZERO);
+                    }
+                };
+                let open = match usable {
                     Ok(open) => session.insert(open),
                     Err(NoneOpen::Later(wait)) => {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, wait);

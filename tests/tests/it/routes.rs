@@ -13,7 +13,7 @@ use std::{
     num::NonZeroU16,
     time::Duration,
 };
-use testkit::{LIMIT, sink::SinkTls};
+use testkit::{LIMIT, sink::SinkTls, until};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Loopback too, where nobody listens.
@@ -129,6 +129,18 @@ async fn a_domain_whose_name_servers_are_silent_holds_up_no_other() {
     for id in &ids[1..] {
         assert_eq!(fleet.ended(id.unwrap()).await.state(), MessageState::Delivered);
     }
+    fleet.assert_sound_so_far().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_stops_waits_for_no_connection() {
+    let dns = DnsServer::start(Table::default().troubled("silent.test", Trouble::Silent)).await;
+    let mut fleet = over_mx_with(&dns, AddressPolicy::Any, 3 * LIMIT).await;
+    let id = fleet.submit(mail().to("ann@silent.test")).await;
+    until("it is claimed", async || fleet.get(id).await.state() == MessageState::Sending).await;
+    fleet.stop("sender").await;
+    let seen = fleet.get(id).await;
+    assert_eq!((seen.state(), seen.attempts), (MessageState::Queued, 0), "{seen:?}");
     fleet.assert_sound_so_far().await;
 }
 
