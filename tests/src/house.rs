@@ -5,7 +5,15 @@ use bus::{Bus, BusConfig};
 use ingest::keys::fleet_key;
 use press::Press;
 use service::{Health, Lifecycle, Metrics, Sealer};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use store::{Store, StoreConfig};
 
 /// The key that seals DKIM keys.
@@ -38,11 +46,15 @@ pub(crate) struct House {
     pub(crate) name: String,
     pub(crate) settings: Settings,
     pub(crate) journal: PathBuf,
+    /// How often it was started.
+    pub(crate) starts: Arc<AtomicUsize>,
 }
 
 impl House {
     async fn neighbours(&self) -> (Store, Bus) {
-        let faults = self.settings.faults.as_ref().map(|faults| faults.apart(&self.name));
+        // With the faults of the last start a service that could not start never could.
+        let start = format!("{} {}", self.name, self.starts.fetch_add(1, Ordering::Relaxed));
+        let faults = self.settings.faults.as_ref().map(|faults| faults.apart(&start));
         let apart = |what| faults.as_ref().map(|faults| faults.apart(what));
         let config = BusConfig { faults: apart("bus"), ..self.settings.bus.clone() };
         let store = connect(&self.url, &self.name).await.with_faults(apart("store"));

@@ -262,7 +262,8 @@ impl Fleet {
 
     async fn launch_at(&mut self, kind: Kind, name: &str, url: String) {
         assert!(!self.members.contains_key(name), "{name} runs");
-        let house = House { url, name: name.to_owned(), settings: self.settings.clone(), journal: self.journal(name) };
+        let (settings, journal) = (self.settings.clone(), self.journal(name));
+        let house = House { url, name: name.to_owned(), settings, journal, starts: Arc::default() };
         let tries = if self.settings.faults.is_some() { STARTS } else { 1 };
         let house = || house.clone();
         let member = match kind {
