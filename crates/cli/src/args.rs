@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{exit, manage::args::ManageCommand, template::TemplateCommand};
+use crate::{classify::ClassifyArgs, exit, manage::args::ManageCommand, template::TemplateCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -78,6 +78,11 @@ pub enum Command {
     /// Goes on by itself when a stream ends, from where it was. Each event bears its number in the log; give the last
     /// one seen with --after to go on after an interruption without a gap or a repeat.
     Watch(WatchArgs),
+    /// Tell what a receiver's reply means: its class, whether it is for good, and by which rule
+    ///
+    /// Answers with one JSON value a reply. With --stored it goes over the refusals in the log instead, tells which of
+    /// them the rules would take for something else than they were, and gathers the words that no rule knows.
+    Classify(ClassifyArgs),
     /// Where mail rests and moves: by slot, tenant and campaign
     Queue {
         /// Show it once instead of again and again on a terminal

@@ -7,6 +7,7 @@
 mod api;
 mod args;
 mod campaign;
+mod classify;
 mod demo;
 mod exit;
 mod fleet;
@@ -66,6 +67,7 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::Send(args) => send::run(*args, &reach, out).await,
         Command::Template { command } => template::run(command, &reach, out).await,
         Command::Messages(args) => messages::run(&args, &reach, out).await,
+        Command::Classify(args) => classify::run(args, &reach, out).await,
         Command::Watch(args) => watch::run(args, &reach, out).await,
         Command::Why { message } => why::run(&message, &reach, out).await,
         Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,

@@ -91,7 +91,7 @@ fn state(word: &str) -> anyhow::Result<MessageState> {
 }
 
 /// A time, or a span before now.
-fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
+pub fn moment(text: &str, now: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }

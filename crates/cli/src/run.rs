@@ -8,8 +8,8 @@ use bus::{Bus, BusConfig};
 use press::{Press, PressConfig};
 use serde::{Deserialize, Serialize};
 use service::{
-    Boot, Chain, Check, FleetConfig, HttpConfig, Lifecycle, PostgresConfig, RunOptions, Sealer, SecretsConfig,
-    ServiceError,
+    Boot, Chain, Check, ConfigError, FleetConfig, HttpConfig, Lifecycle, PostgresConfig, RunOptions, Sealer,
+    SecretsConfig, ServiceError,
 };
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use store::{Store, StoreConfig};
@@ -121,7 +121,10 @@ async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
     let (life, metrics) = (boot.lifecycle(), boot.metrics());
     let built =
         sender::Sender::build(config.sender, config.fleet.shards, store.clone(), bus.clone(), press, &metrics, life);
-    let sender = built.await.map_err(|error| ServiceError::unavailable("what the sender needs", error))?;
+    let sender = built.await.map_err(|error| match error {
+        sender::SenderError::Rules(error) => ConfigError::invalid("sender.reply_rules", error.to_string()).into(),
+        error => ServiceError::unavailable("what the sender needs", error),
+    })?;
     tell_readiness(&boot, store.clone(), bus.clone());
     serve_ops(&boot, &config.http).await?;
     sender.run().await;

@@ -1,7 +1,7 @@
 //! The classes of failures.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 macro_rules! classes {
     ($($(#[$doc:meta])* $name:ident = $word:literal),+ $(,)?) => {
@@ -94,6 +94,19 @@ impl BounceClass {
     /// Whether a reply of this class asks to go slower at this site: it lowers an adaptive limit.
     pub const fn asks_to_slow_down(self) -> bool {
         matches!(self, Self::RateLimited | Self::SpamBlock)
+    }
+}
+
+/// A word that names no class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a class such as invalid_recipient")]
+pub struct BounceClassError;
+
+impl FromStr for BounceClass {
+    type Err = BounceClassError;
+
+    fn from_str(word: &str) -> Result<Self, BounceClassError> {
+        Self::ALL.iter().copied().find(|class| class.as_str() == word).ok_or(BounceClassError)
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a receiver answered, and what becomes of the message.
 //!
-//! The decision is data: the table in `rules.rs`, first match wins. A 5yz ends a message only when it is
+//! The decision is data: a [`crate::Ruleset`], first match wins. A 5yz ends a message only when it is
 //! about the message; one that is about us (greeting, EHLO, STARTTLS, AUTH) means that this host cannot
 //! be used now. Only evidence about the recipient suppresses him, never policy or reputation.
 
-use crate::{class::BounceClass, rules, text};
+use crate::{class::BounceClass, text};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -134,6 +134,11 @@ impl SmtpReply {
         text::sanitise(&self.text, MAX_SHOWN)
     }
 
+    /// How long it asks to wait, if it does; from 1 s to 24 h.
+    pub fn stated_wait(&self) -> Option<Duration> {
+        stated_wait(&self.text.to_lowercase())
+    }
+
     /// Whether it is a 2yz.
     pub const fn is_positive(&self) -> bool {
         self.code / 100 == 2
@@ -142,6 +147,34 @@ impl SmtpReply {
     /// Whether it asks to come back later (4yz).
     pub const fn is_transient(&self) -> bool {
         self.code / 100 == 4
+    }
+}
+
+/// A text that is no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must begin with three digits from 200 to 599, such as 550 5.1.1 User unknown")]
+pub struct SmtpReplyError;
+
+impl FromStr for SmtpReply {
+    type Err = SmtpReplyError;
+
+    /// Reads a reply as it is written, `550 5.1.1 User unknown`; one of many lines bears its code in each.
+    fn from_str(text: &str) -> Result<Self, SmtpReplyError> {
+        let code = text.get(..3).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let code: u16 = code.and_then(|digits| digits.parse().ok()).ok_or(SmtpReplyError)?;
+        let is_whole = text[3..].chars().next().is_none_or(|next| next == '-' || next.is_whitespace());
+        if !is_whole || !(200..=599).contains(&code) {
+            return Err(SmtpReplyError);
+        }
+        let own = code.to_string();
+        let words: Vec<&str> = text
+            .lines()
+            .map(|line| match line.strip_prefix(own.as_str()) {
+                Some(rest) => rest.strip_prefix(['-', ' ']).unwrap_or(rest),
+                None => line,
+            })
+            .collect();
+        Ok(Self::new(code, &words.join("\n")))
     }
 }
 
@@ -221,35 +254,10 @@ impl Verdict {
     }
 }
 
-/// Decides what `reply` at `stage` means. A positive reply means delivery only at [`Stage::Dot`]; where
-/// any other was needed, its sender does not follow the protocol.
-pub fn classify(stage: Stage, reply: &SmtpReply) -> Verdict {
-    match reply.code {
-        200..=299 if stage == Stage::Dot => return Verdict::Delivered,
-        400..=599 => {}
-        _ => return Verdict::Defer { class: BounceClass::ProtocolErrors, stated_wait: None },
-    }
-    let words = reply.text.to_lowercase();
-    let (class, lasting) = rules::find(reply.code, reply.enhanced, &without_addresses(&words));
-    let class = match class {
-        // Before RCPT only the sender has been named.
-        BounceClass::InvalidRecipient | BounceClass::InactiveMailbox | BounceClass::BadDomain
-            if stage == Stage::MailFrom =>
-        {
-            BounceClass::InvalidSender
-        }
-        class => class,
-    };
-    if lasting && stage.is_about_the_message() {
-        Verdict::Bounce { class }
-    } else {
-        Verdict::Defer { class, stated_wait: stated_wait(&words) }
-    }
-}
-
-/// The words, each after a space, without those that hold an address: a recipient called `spam@` must not
-/// decide his class.
-fn without_addresses(words: &str) -> String {
+/// What rules look at: the words in lower case, each after a space, without those that hold an address, since a
+/// recipient called `spam@` must not decide his class.
+pub(crate) fn words_alone(text: &str) -> String {
+    let words = text.to_lowercase();
     let mut kept = String::with_capacity(words.len() + 1);
     for word in words.split(' ').filter(|word| !word.contains('@')) {
         kept.push(' ');
@@ -317,11 +325,11 @@ fn unit(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BounceClass::*;
+    use crate::{BounceClass::*, Ruleset};
     use proptest::prelude::*;
 
     fn at(stage: Stage, code: u16, words: &str) -> Verdict {
-        classify(stage, &SmtpReply::new(code, words))
+        Ruleset::builtin().classify(stage, &SmtpReply::new(code, words))
     }
 
     #[test]
@@ -334,6 +342,22 @@ mod tests {
         assert_eq!(SmtpReply::new(250, "2.0.0").enhanced(), "2.0.0".parse().ok());
         assert_eq!(SmtpReply::new(550, "10.1.1 x").enhanced(), None);
         assert_eq!(SmtpReply::new(550, &"x".repeat(9_000)).text().chars().count(), MAX_TEXT);
+    }
+
+    #[test]
+    fn a_reply_is_read_as_it_is_written() {
+        for (text, read) in [
+            ("550 5.1.1 No such user", "550 5.1.1 No such user"),
+            ("550-5.1.1 No such\r\n550-5.1.1 user\n550 5.1.1 here", "550 5.1.1 No such user here"),
+            ("421", "421"),
+            ("550-", "550"),
+            ("550 550 5.1.1 twice", "550 550 5.1.1 twice"),
+        ] {
+            assert_eq!(text.parse::<SmtpReply>().unwrap().to_string(), read);
+        }
+        for text in ["", "55", "5501 x", "199 x", "600 x", "abc", "550x", "+50 x", "é50 x"] {
+            assert_eq!(text.parse::<SmtpReply>(), Err(SmtpReplyError), "{text}");
+        }
     }
 
     #[test]
@@ -460,7 +484,8 @@ mod tests {
             (550, "5.1.2 no such domain", false),
         ] {
             let reply = SmtpReply::new(code, words);
-            assert_eq!(classify(Stage::RcptTo, &reply).suppresses(&reply), suppresses, "{words}");
+            let verdict = Ruleset::builtin().classify(Stage::RcptTo, &reply);
+            assert_eq!(verdict.suppresses(&reply), suppresses, "{words}");
         }
     }
 
@@ -493,6 +518,7 @@ mod tests {
     fn classes_are_written_as_their_words() {
         for class in BounceClass::ALL {
             assert_eq!(serde_json::to_string(class).unwrap(), format!("\"{class}\""));
+            assert_eq!(class.as_str().parse(), Ok(*class));
         }
     }
 
@@ -501,7 +527,7 @@ mod tests {
         fn no_reply_is_too_strange(code in any::<u16>(), words in any::<String>(), hint in "(retry in |[0-9:]{1,12}|[45]\\.[0-9]{1,3}\\.[0-9]{1,3}| s| and ){0,8}") {
             let reply = SmtpReply::new(code, &format!("{hint}{words}"));
             for stage in [Stage::Greeting, Stage::MailFrom, Stage::RcptTo, Stage::Dot] {
-                let verdict = classify(stage, &reply);
+                let verdict = Ruleset::builtin().classify(stage, &reply);
                 let bounced = matches!(verdict, Verdict::Bounce { .. });
                 prop_assert!(!bounced || code / 100 == 5);
                 if let Verdict::Defer { stated_wait: Some(wait), .. } = verdict {

@@ -1,442 +1,349 @@
-//! The rules that turn a reply into a class: data, first match wins. Texts are matched in lower case.
+//! The rules that turn a reply into a class: data with a version, of which the first that matches decides.
 //!
-//! Words come before codes, since receivers are more careful with the former; among the words those that
-//! overrule a code come first.
+//! `rules/replies.toml` tells the form. An operator's own rules come before those that are built in. Every rule has
+//! examples that it must decide itself, so that a mistake is told when a file is read and not when mail bounces.
 
-use crate::{BounceClass, BounceClass::*, EnhancedStatus};
+use crate::{BounceClass, EnhancedStatus, SmtpReply, Stage, Verdict, reply};
+use serde::Deserialize;
+use std::sync::{Arc, LazyLock};
+
+/// Most rules of one file.
+const MAX_RULES: usize = 1_000;
+/// Most texts of one rule.
+const MAX_TEXTS: usize = 1_000;
+
+static BUILTIN: LazyLock<Ruleset> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "a constant, which a test reads as well")]
+    Ruleset::parse(include_str!("../rules/replies.toml")).expect("the rules that are built in hold")
+});
+
+/// Rules with a version. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    version: Arc<str>,
+    rules: Arc<[Rule]>,
+}
+
+/// Why a text holds no rules.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// It is no TOML of this form; the text says where.
+    #[error("{0}")]
+    Form(String),
+    /// Some rules are wrong.
+    #[error("{}", .0.join("\n"))]
+    Rules(Vec<String>),
+}
+
+/// What the rules say of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement<'a> {
+    /// What becomes of the message.
+    pub verdict: Verdict,
+    /// The rule that decided; `None` when none did, or none was asked.
+    pub rule: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: String,
+    #[serde(default, rename = "rule")]
+    rules: Vec<Rule>,
+}
+
+/// One rule. Every condition that is given must hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    name: String,
+    class: BounceClass,
+    #[serde(default)]
+    lasts: Lasts,
+    /// The first digit, or all three; empty: any.
+    #[serde(default)]
+    codes: Vec<u16>,
+    /// Empty: any. No class: 4.1.1 and 5.1.1 are one.
+    #[serde(default)]
+    status: Vec<Subject>,
+    /// Any of these, in lower case; empty: whatever the words.
+    #[serde(default)]
+    texts: Vec<String>,
+    /// Replies that it decides.
+    examples: Vec<String>,
+}
 
 /// How long a failure lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Lasts {
     /// As the first digit says.
+    #[default]
     AsCoded,
     /// For now, whatever the first digit says.
     ForNow,
 }
 
-/// One rule. Every condition that is given must hold.
-#[derive(Clone, Copy, Debug)]
-struct Rule {
-    /// The first digit, or all three; empty: any.
-    codes: &'static [u16],
-    /// Subject and details of the enhanced status; no details: any. No class: 4.1.1 and 5.1.1 are one.
-    status: Option<(u16, &'static [u16])>,
-    /// Any of these; empty: whatever the words.
-    texts: &'static [&'static str],
-    class: BounceClass,
-    lasts: Lasts,
+/// Subject and detail of an enhanced status (`1.1`), or all of a subject (`7`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Subject {
+    subject: u16,
+    detail: Option<u16>,
 }
 
-/// Words that mean `class`.
-const fn says(class: BounceClass, texts: &'static [&'static str]) -> Rule {
-    Rule { codes: &[], status: None, texts, class, lasts: Lasts::AsCoded }
-}
+impl TryFrom<String> for Subject {
+    type Error = &'static str;
 
-/// An enhanced status that means `class`.
-const fn status(subject: u16, details: &'static [u16], class: BounceClass) -> Rule {
-    Rule { codes: &[], status: Some((subject, details)), texts: &[], class, lasts: Lasts::AsCoded }
-}
-
-/// Codes that mean `class`.
-const fn code(codes: &'static [u16], class: BounceClass) -> Rule {
-    Rule { codes, status: None, texts: &[], class, lasts: Lasts::AsCoded }
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let number =
+            |part: &str| part.parse().map_err(|_| "must be a subject and a detail, as 1.1, or a subject, as 7");
+        Ok(match text.split_once('.') {
+            Some((subject, detail)) => Self { subject: number(subject)?, detail: Some(number(detail)?) },
+            None => Self { subject: number(&text)?, detail: None },
+        })
+    }
 }
 
 impl Rule {
-    const fn with_codes(self, codes: &'static [u16]) -> Self {
-        Self { codes, ..self }
-    }
-
-    const fn with_status(self, subject: u16, details: &'static [u16]) -> Self {
-        Self { status: Some((subject, details)), ..self }
-    }
-
-    const fn for_now(self) -> Self {
-        Self { lasts: Lasts::ForNow, ..self }
-    }
-
     fn matches(&self, code: u16, enhanced: Option<EnhancedStatus>, words: &str) -> bool {
         let coded = self.codes.is_empty() || self.codes.iter().any(|one| *one == code || *one == code / 100);
-        let stated = self.status.is_none_or(|(subject, details)| {
-            enhanced.is_some_and(|status| {
-                status.subject() == subject && (details.is_empty() || details.contains(&status.detail()))
-            })
-        });
-        coded && stated && (self.texts.is_empty() || self.texts.iter().any(|text| words.contains(text)))
+        let stated = self.status.is_empty()
+            || enhanced.is_some_and(|status| {
+                self.status.iter().any(|one| {
+                    one.subject == status.subject() && one.detail.is_none_or(|detail| detail == status.detail())
+                })
+            });
+        coded && stated && (self.texts.is_empty() || self.texts.iter().any(|text| words.contains(text.as_str())))
+    }
+
+    /// What is wrong with it, but for its examples.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.name.is_empty() || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            problems.push("has a name other than letters, digits and hyphens".to_owned());
+        }
+        if self.codes.is_empty() && self.status.is_empty() && self.texts.is_empty() {
+            problems.push("has no condition; give codes, status or texts".to_owned());
+        }
+        for code in self.codes.iter().filter(|code| !matches!(code, 4 | 5 | 400..=599)) {
+            problems.push(format!("has the code {code}; give 4, 5 or 400 to 599"));
+        }
+        if self.texts.len() > MAX_TEXTS {
+            problems.push(format!("has more than {MAX_TEXTS} texts"));
+        }
+        for text in &self.texts {
+            if text.trim().is_empty() {
+                problems.push("has an empty text, which every reply contains".to_owned());
+            } else if text.to_lowercase() != *text {
+                problems.push(format!("has a text that is not in lower case: {text:?}"));
+            } else if text.contains('@') {
+                problems.push(format!("has a text with an address, which is never looked at: {text:?}"));
+            }
+        }
+        if self.examples.is_empty() {
+            problems.push("has no examples".to_owned());
+        }
+        problems
     }
 }
 
-const RULES: &[Rule] = &[
-    // What says "for good" and means "for now".
-    code(&[421], TransientFailure).with_status(4, &[7]),
-    says(
-        RateLimited,
-        &[
-            "receiving mail at a rate",
-            "receiving rate",
-            "unusual rate of",
-            "rate that prevents additional",
-            "frequency limited",
-            "frequency of",
-            "sending frequency",
-            "connection frequency",
-            "connection limited",
-            "too many connections",
-            "too many concurrent",
-            "too many messages",
-            "too many mails",
-            "too much mail",
-            "too many emails",
-            "trop de connexions",
-            "rate limit",
-            "ratelimit",
-            "rate-limit",
-            "throttl",
-            "sending quota",
-            "daily quota",
-            "sending limit",
-            "server busy",
-            "exceeded the rate",
-            "sending too fast",
-            "too fast",
-            "mi:dmc",
-            "mi:sfq",
-            "mi:nrf",
-            "rp:mlm",
-            "[ts01]",
-            "[ts02]",
-            "[ts03]",
-            "messages temporarily deferred due to",
-        ],
-    )
-    .for_now(),
-    status(5, &[3], TooManyRecipients).for_now(),
-    says(TooManyRecipients, &["too many recipients", "too many rcpt"]).for_now(),
-    says(Greylisted, &["greylist", "graylist", "greylisted", "grey-list", "gray-list", "postgrey"]).for_now(),
-    // Ours to mend, not the recipient's end: credentials of a relay, a missing STARTTLS.
-    code(&[530, 534, 535, 538], BadConfiguration).for_now(),
-    // Authentication of the sender. Microsoft's 5.7.515 is about us, whatever it says of access.
-    says(
-        AuthenticationFailed,
-        &[
-            "does not pass dmarc",
-            "dmarc",
-            "dkim",
-            " spf",
-            "(spf",
-            "unauthenticated email",
-            "unauthenticated mail",
-            "not authenticated",
-            "authentication level",
-            "authentication-results",
-            "sender verify failed",
-            "ptr record",
-            "reverse dns",
-            "rdns",
-            "cannot find your hostname",
-            "tls is required",
-            "must issue a starttls",
-        ],
-    )
-    .with_codes(&[4, 5]),
-    status(7, &[20, 21, 22, 23, 24, 25, 26, 27, 30, 515, 509, 518], AuthenticationFailed),
-    // Reputation: names of blocklists and the receivers' own codes.
-    says(
-        SpamBlock,
-        &[
-            "spamhaus",
-            "spamcop",
-            "barracudacentral",
-            " sorbs",
-            "surbl",
-            "uribl",
-            "cloudmark",
-            "invaluement",
-            "blocklist",
-            "blacklist",
-            "block list",
-            "black list",
-            "blocked using",
-            "listed at",
-            "listed on",
-            "dnsbl",
-            " rbl",
-            "hl:ipb",
-            "s3140",
-            "s3150",
-            "(s3",
-            "part of their network is on our",
-            "poor reputation",
-            "low reputation",
-            "bad reputation",
-            "ip reputation",
-            "domain reputation",
-            "reputation of the sending",
-            "[tss04]",
-            "[tss05]",
-            "[bs02]",
-            "[hcm1]",
-            "banned sending ip",
-            "banned your ip",
-            "ip has been blocked",
-            "ip address has been blocked",
-            "your ip is blocked",
-            "access denied, banned",
-        ],
-    ),
-    // Content.
-    says(VirusRelated, &[" virus", "malware", "infected", "trojan", "phishing"]),
-    says(ProhibitedAttachment, &["attachment", "file type", "executable"]),
-    says(
-        SpamContent,
-        &[
-            "detected that this message",
-            "likely unsolicited",
-            "looks like spam",
-            "considered spam",
-            "identified as spam",
-            "classified as spam",
-            "message contains spam",
-            "spam message",
-            "spam content",
-            "content rejected",
-            "content denied",
-            "spam score",
-            "high spam",
-            "suspected spam",
-            "bulk mail",
-            "mi:spb",
-            "dt:spm",
-        ],
-    ),
-    // Too large or full; before the unknown users, since "mailbox ... full" often says "unavailable" too.
-    says(
-        InactiveMailbox,
-        &["over quota and inactive", "permanently over quota", "overquotaperm", "over-quota and has been inactive"],
-    )
-    .with_codes(&[5]),
-    says(
-        QuotaIssues,
-        &[
-            "mailbox full",
-            "mailbox is full",
-            "mail box full",
-            "inbox is full",
-            "inbox full",
-            "over quota",
-            "overquota",
-            "overquotatemp",
-            "quota exceeded",
-            "exceeded quota",
-            "exceeds quota",
-            "exceeded storage",
-            "exceeded its quota",
-            "exceeding quota",
-            "out of storage",
-            "storage space",
-            "insufficient storage",
-            "not enough storage",
-            "not enough space",
-            "mailbox size limit",
-            "quota",
-            "message too large",
-            "message size exceeds",
-            "size limit",
-            "too big",
-            "boite pleine",
-            "casella piena",
-            "postfach voll",
-            "postfach ist voll",
-            "buzon lleno",
-        ],
-    ),
-    says(
-        RelayDenied,
-        &[
-            "relay access denied",
-            "relaying denied",
-            "unable to relay",
-            "not permitted to relay",
-            "relay not permitted",
-            "relaying not allowed",
-        ],
-    ),
-    // The recipient. Microsoft's 5.1.4 with "access denied" is policy, not an unknown user.
-    // Its 5.4.1 is how it says that there is no such mailbox.
-    says(InvalidRecipient, &["recipient address rejected: access denied"]).with_status(4, &[1]),
-    says(PolicyRelated, &["access denied", "as(201806281)", "not accept mail from", "administratively prohibited"]),
-    says(
-        InvalidSender,
-        &[
-            "sender address rejected",
-            "sender rejected",
-            "sender address has null mx",
-            "invalid sender",
-            "sender domain",
-            "domain of sender",
-        ],
-    ),
-    says(
-        BadDomain,
-        &[
-            "host unknown",
-            "domain not found",
-            "no such domain",
-            "unknown domain",
-            "domain does not exist",
-            "domain does not accept mail",
-            "null mx",
-            "unrouteable",
-            "unroutable",
-        ],
-    ),
-    says(
-        InactiveMailbox,
-        &[
-            "disabled mailbox",
-            "mailbox disabled",
-            "mailbox is disabled",
-            "mailbox has been disabled",
-            "account disabled",
-            "account is disabled",
-            "account has been disabled",
-            "account that you tried to reach is disabled",
-            "account that you tried to reach is inactive",
-            "user disabled",
-            "user is disabled",
-            "account suspended",
-            "account is suspended",
-            "mailbox inactive",
-            "mailbox is inactive",
-            "account inactive",
-            "account is inactive",
-            "inactive user",
-            "inactive account",
-            "user has been suspended",
-            "no longer active",
-            "no longer available",
-            "account closed",
-            "deactivated",
-            "inactive mailbox",
-            "mailbox has been blocked",
-            "account expired",
-            "is no longer with",
-        ],
-    ),
-    says(
-        InvalidRecipient,
-        &[
-            "user unknown",
-            "unknown user",
-            "no such user",
-            "no such recipient",
-            "no such mailbox",
-            "no such address",
-            "no such account",
-            "no such person",
-            "does not exist",
-            "doesn't exist",
-            "not exist",
-            "user not found",
-            "recipient not found",
-            "mailbox not found",
-            "account not found",
-            "address not found",
-            "user doesn't have a",
-            "unknown recipient",
-            "recipient unknown",
-            "unknown mailbox",
-            "unknown address",
-            "unknown local",
-            "unknown or illegal",
-            "invalid recipient",
-            "invalid mailbox",
-            "invalid address",
-            "invalid user",
-            "recipient rejected",
-            "not a valid mailbox",
-            "not a valid recipient",
-            "no mailbox here",
-            "no mailbox by that name",
-            "mailbox unavailable",
-            "recipient address rejected: undeliverable",
-            "isn't a known",
-            "not our customer",
-            "not known at this site",
-            "no valid recipient",
-            "utilisateur inconnu",
-            "adresse inconnue",
-            "destinataire inconnu",
-            "adresse d au moins un destinataire invalide",
-            "benutzer unbekannt",
-            "unbekannter empf",
-            "empfaenger unbekannt",
-            "usuario desconocido",
-            "usuario inexistente",
-            "no existe",
-            "utente sconosciuto",
-            "utente non",
-            "indirizzo inesistente",
-            "usuario nao existe",
-            "gebruiker onbekend",
-            "nieznany uzytkownik",
-        ],
-    )
-    .with_codes(&[550, 551, 553, 554, 450, 451, 501, 511]),
-    // The path.
-    says(SpamRelated, &["spam", "unsolicited", "junk mail"]),
-    says(RelayDenied, &["relay"]),
-    says(RoutingErrors, &["mail loop", "too many hops", "hop count", "loops back"]),
-    says(DnsFailure, &["dns", "resolve"]).with_codes(&[4]),
-    says(RateLimited, &["try again later", "too busy", "load too high", "system load"]).with_codes(&[421]),
-    // Enhanced status.
-    status(1, &[1, 2, 3, 4], InvalidRecipient),
-    status(1, &[6], InactiveMailbox),
-    status(1, &[7, 8], InvalidSender),
-    status(1, &[10], BadDomain),
-    status(2, &[1], InactiveMailbox),
-    status(2, &[2, 3], QuotaIssues),
-    status(2, &[4], InvalidRecipient),
-    status(3, &[1, 4], QuotaIssues),
-    status(3, &[2], TransientFailure),
-    status(3, &[3, 5], BadConfiguration),
-    status(4, &[1], NoAnswerFromHost),
-    status(4, &[2], BadConnection),
-    status(4, &[3], DnsFailure),
-    status(4, &[4, 6], RoutingErrors),
-    status(4, &[5], RateLimited),
-    status(4, &[7], MessageExpired),
-    status(5, &[], ProtocolErrors),
-    status(6, &[], ContentRelated),
-    status(7, &[], PolicyRelated),
-    // The code alone.
-    code(&[421, 450, 451], TransientFailure),
-    code(&[452, 552], QuotaIssues),
-    code(&[550, 551], Uncategorized),
-    code(&[521, 556], BadDomain),
-    code(&[500, 501, 502, 503, 504, 555], ProtocolErrors),
-    code(&[4], TransientFailure),
-];
+impl Ruleset {
+    /// Those that are built in.
+    pub fn builtin() -> &'static Self {
+        &BUILTIN
+    }
 
-/// The class of a failure, and whether it lasts. `words` are in lower case, each after a space, without
-/// addresses.
-pub(crate) fn find(code: u16, enhanced: Option<EnhancedStatus>, words: &str) -> (BounceClass, bool) {
-    let rule = RULES.iter().find(|rule| rule.matches(code, enhanced, words));
-    let for_now = code / 100 == 4 || rule.is_some_and(|rule| rule.lasts == Lasts::ForNow);
-    (rule.map_or(Uncategorized, |rule| rule.class), !for_now)
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// With all that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, RulesError> {
+        Self::read(text, None)
+    }
+
+    /// Reads the text of an operator's own rules, which come before those that are built in.
+    ///
+    /// # Errors
+    /// With all that is wrong with it.
+    pub fn parse_own(text: &str) -> Result<Self, RulesError> {
+        Self::read(text, Some(Self::builtin()))
+    }
+
+    fn read(text: &str, behind: Option<&Self>) -> Result<Self, RulesError> {
+        let file: File = toml::from_str(text).map_err(|error| RulesError::Form(error.to_string()))?;
+        let own = file.rules.len();
+        let (version, rules) = match behind {
+            None => (file.version, file.rules),
+            Some(behind) => {
+                let rules = file.rules.into_iter().chain(behind.rules.iter().cloned());
+                (format!("{}+{}", file.version, behind.version), rules.collect())
+            }
+        };
+        let set = Self { version: version.into(), rules: rules.into() };
+        let problems = set.problems(own);
+        if problems.is_empty() { Ok(set) } else { Err(RulesError::Rules(problems)) }
+    }
+
+    /// What is wrong with the first `own` rules.
+    fn problems(&self, own: usize) -> Vec<String> {
+        if own > MAX_RULES {
+            return vec![format!("there are {own} rules; at most {MAX_RULES} are taken")];
+        }
+        let mut problems = Vec::new();
+        for (at, rule) in self.rules[..own].iter().enumerate() {
+            let name = &rule.name;
+            problems.extend(rule.problems().into_iter().map(|problem| format!("rule {name:?} {problem}")));
+            if self.rules[..at].iter().any(|other| other.name == *name) {
+                problems.push(format!("two rules have the name {name:?}"));
+            }
+            for example in &rule.examples {
+                match example.parse::<SmtpReply>() {
+                    Err(error) => problems.push(format!("rule {name:?} has the example {example:?}, which {error}")),
+                    Ok(reply) => match self.find(&reply) {
+                        Some(found) if std::ptr::eq(found, rule) => {}
+                        Some(found) => problems.push(format!(
+                            "rule {name:?} has the example {example:?}, which the rule {:?} before it decides",
+                            found.name
+                        )),
+                        None => {
+                            problems.push(format!("rule {name:?} has the example {example:?}, which it does not match"))
+                        }
+                    },
+                }
+            }
+        }
+        problems
+    }
+
+    /// The version; of an operator's own rules, theirs and that of those behind them.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn find(&self, reply: &SmtpReply) -> Option<&Rule> {
+        let words = reply::words_alone(reply.text());
+        self.rules.iter().find(|rule| rule.matches(reply.code(), reply.enhanced(), &words))
+    }
+
+    /// Decides what `reply` at `stage` means. A positive reply means delivery only at [`Stage::Dot`]; where any other
+    /// was needed, its sender does not follow the protocol.
+    pub fn judge(&self, stage: Stage, reply: &SmtpReply) -> Judgement<'_> {
+        match reply.code() {
+            200..=299 if stage == Stage::Dot => return Judgement { verdict: Verdict::Delivered, rule: None },
+            400..=599 => {}
+            _ => {
+                let verdict = Verdict::Defer { class: BounceClass::ProtocolErrors, stated_wait: None };
+                return Judgement { verdict, rule: None };
+            }
+        }
+        let rule = self.find(reply);
+        let class = match rule.map_or(BounceClass::Uncategorized, |rule| rule.class) {
+            // Before RCPT only the sender has been named.
+            BounceClass::InvalidRecipient | BounceClass::InactiveMailbox | BounceClass::BadDomain
+                if stage == Stage::MailFrom =>
+            {
+                BounceClass::InvalidSender
+            }
+            class => class,
+        };
+        let lasts = !reply.is_transient() && rule.is_none_or(|rule| rule.lasts == Lasts::AsCoded);
+        let verdict = if lasts && stage.is_about_the_message() {
+            Verdict::Bounce { class }
+        } else {
+            Verdict::Defer { class, stated_wait: reply.stated_wait() }
+        };
+        Judgement { verdict, rule: rule.map(|rule| rule.name.as_str()) }
+    }
+
+    /// [`Self::judge`], without the rule.
+    pub fn classify(&self, stage: Stage, reply: &SmtpReply) -> Verdict {
+        self.judge(stage, reply).verdict
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn own(rules: &str) -> Result<Ruleset, String> {
+        Ruleset::parse_own(&format!("version = \"t\"\n{rules}")).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn every_rule_can_match_and_is_written_in_lower_case() {
-        for rule in RULES {
-            assert!(!(rule.codes.is_empty() && rule.status.is_none() && rule.texts.is_empty()), "{rule:?}");
-            for text in rule.texts {
-                assert_eq!(text.to_lowercase(), *text);
-            }
+    fn the_rules_that_are_built_in_hold() {
+        let read = Ruleset::parse(include_str!("../rules/replies.toml"));
+        assert!(read.is_ok(), "{}", read.unwrap_err());
+    }
+
+    #[test]
+    fn an_operators_rule_comes_before_those_that_are_built_in() {
+        let reply = "550 5.1.1 Gesperrt: user unknown".parse().unwrap();
+        assert_eq!(
+            Ruleset::builtin().classify(Stage::RcptTo, &reply),
+            Verdict::Bounce { class: BounceClass::InvalidRecipient }
+        );
+        let rules =
+            own("[[rule]]\nname = \"ours\"\nclass = \"spam_block\"\nlasts = \"for_now\"\ntexts = [\"gesperrt\"]\n\
+             examples = [\"550 gesperrt\"]");
+        let rules = rules.unwrap();
+        let judged = rules.judge(Stage::RcptTo, &reply);
+        let verdict = Verdict::Defer { class: BounceClass::SpamBlock, stated_wait: None };
+        assert_eq!(judged, Judgement { verdict, rule: Some("ours") });
+        assert_eq!(rules.version(), format!("t+{}", Ruleset::builtin().version()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_at_once_and_by_name() {
+        for (rules, told) in [
+            ("[[rule]]", "missing field"),
+            ("[[rule]]\nname = \"a\"\nclass = \"spam\"\nexamples = []", "unknown variant `spam`"),
+            ("[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntext = []", "unknown field `text`"),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\nstatus = [\"5.1.1\"]\nexamples = []",
+                "as 1.1, or a subject",
+            ),
+            ("[[rule]]\nname = \"a\"\nclass = \"spam_block\"\nexamples = []", "rule \"a\" has no condition"),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"x\"]\nexamples = []",
+                "rule \"a\" has no examples",
+            ),
+            (
+                "[[rule]]\nname = \"a b\"\nclass = \"spam_block\"\ntexts = [\"x\"]\nexamples = [\"550 x\"]",
+                "rule \"a b\" has a name",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"X\"]\nexamples = [\"550 x\"]",
+                "not in lower case: \"X\"",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\" \"]\nexamples = [\"550 x\"]",
+                "an empty text",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ncodes = [200]\nexamples = [\"550 x\"]",
+                "has the code 200",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"xyzzy\"]\nexamples = [\"xyzzy\"]",
+                "begin with three digits",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"xyzzy\"]\nexamples = [\"550 5.1.1 no\"]",
+                "which the rule \"status-mailbox-address\" before it decides",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"xyzzy\"]\nexamples = [\"554 no\"]",
+                "which it does not match",
+            ),
+            (
+                "[[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"one\"]\nexamples = [\"550 one\"]\n\
+                 [[rule]]\nname = \"a\"\nclass = \"spam_block\"\ntexts = [\"two\"]\nexamples = [\"550 two\"]",
+                "two rules have the name \"a\"",
+            ),
+        ] {
+            let error = own(rules).unwrap_err();
+            assert!(error.contains(told), "{rules}\n{error}");
         }
     }
 }

@@ -51,7 +51,7 @@ pub fn reply(local: &str, attempts: u16) -> SandboxReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SmtpReply, Verdict, classify};
+    use crate::{Ruleset, SmtpReply, Verdict};
 
     #[test]
     fn the_local_part_scripts_the_answer() {
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn each_answer_is_judged_as_its_code_says() {
         for (word, reply, _) in WORDS {
-            let verdict = classify(reply.stage, &SmtpReply::new(reply.code, reply.text));
+            let verdict = Ruleset::builtin().classify(reply.stage, &SmtpReply::new(reply.code, reply.text));
             match reply.code / 100 {
                 4 => assert!(matches!(verdict, Verdict::Defer { .. }), "{word}"),
                 _ => assert!(matches!(verdict, Verdict::Bounce { .. }), "{word}"),

@@ -35,6 +35,69 @@ pub fn sanitise(text: &str, max: usize) -> String {
     shown
 }
 
+/// What words have in common with others of their kind: in lower case, with `ADDRESS`, `IP`, `HOST`, `URL`,
+/// `ID` and `#` in place of what differs from one message to the next.
+pub fn shape(words: &str) -> String {
+    const AROUND: &[char] = &['.', ',', ';', ':', '!', '?', '(', ')', '[', ']', '"', '\'', '<', '>', '='];
+    let mut shape = String::with_capacity(words.len());
+    for word in words.split_whitespace() {
+        let word = word.to_lowercase();
+        let core = word.trim_matches(AROUND);
+        let kind = kind_of(core);
+        if !shape.is_empty() {
+            shape.push(' ');
+        }
+        match (kind, word.split_once(core)) {
+            (Some(kind), Some((before, behind))) if !core.is_empty() => shape.extend([before, kind, behind]),
+            _ => shape.push_str(&without_numbers(&word)),
+        }
+    }
+    shape
+}
+
+fn kind_of(word: &str) -> Option<&'static str> {
+    let is_host = || {
+        let mut labels = word.rsplit('.');
+        let top = labels.next().unwrap_or_default();
+        let rest: Vec<&str> = labels.collect();
+        top.len() >= 2
+            && top.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && !rest.is_empty()
+            && rest.iter().all(|label| {
+                !label.is_empty()
+                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            })
+    };
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let letters = word.bytes().filter(u8::is_ascii_alphabetic).count();
+    if word.contains('@') {
+        Some("ADDRESS")
+    } else if word.contains("://") {
+        Some("URL")
+    } else if word.parse::<std::net::IpAddr>().is_ok() {
+        Some("IP")
+    } else if is_host() {
+        Some("HOST")
+    } else if digits >= 2 && letters >= 1 && digits + letters >= 8 {
+        Some("ID")
+    } else {
+        None
+    }
+}
+
+/// `#` in place of each run of digits.
+fn without_numbers(word: &str) -> String {
+    let mut kept = String::with_capacity(word.len());
+    for c in word.chars() {
+        if !c.is_ascii_digit() {
+            kept.push(c);
+        } else if !kept.ends_with('#') {
+            kept.push('#');
+        }
+    }
+    kept
+}
+
 /// Whether `c` is a control, or turns, hides or joins what stands around it: no such character belongs
 /// into an address, a header or a line that somebody reads.
 pub fn is_deceptive(c: char) -> bool {
@@ -69,7 +132,31 @@ mod tests {
         assert_eq!(sanitise("abcd", 0), "");
     }
 
+    #[test]
+    fn texts_that_differ_in_what_is_their_own_have_one_shape() {
+        for (words, expected) in [
+            (
+                "Mail from [192.0.2.7] to <ann@example.org> refused (code 42)",
+                "mail from [IP] to <ADDRESS> refused (code #)",
+            ),
+            ("see https://example.org/x?id=7 for 12-34", "see URL for #-#"),
+            ("mx1.example.com: queue id 4XkZ9q1b2Cz9 rejected.", "HOST: queue id ID rejected."),
+            ("2001:db8::1 is listed", "IP is listed"),
+            ("too  many errors", "too many errors"),
+            ("<>", "<>"),
+            ("", ""),
+        ] {
+            assert_eq!(shape(words), expected);
+        }
+        assert_eq!(shape("a b7f3c2d1e9 at mx4.a.example"), shape("a 0c9d8e7f6a5 at mx5.b.example"));
+    }
+
     proptest! {
+        #[test]
+        fn a_shape_of_anything_ends(words in any::<String>()) {
+            prop_assert!(shape(&words).chars().count() <= words.to_lowercase().chars().count() * 12);
+        }
+
         #[test]
         fn a_sanitised_text_is_short_clean_and_stays_the_same(text in any::<String>(), max in 0_usize..80) {
             let shown = sanitise(&text, max);

@@ -9,7 +9,7 @@ use crate::{
 };
 use bus::Job;
 use domain::{
-    BounceClass, SmtpReply, Stage, TraceContext, Verdict, classify,
+    BounceClass, SmtpReply, Stage, TraceContext, Verdict,
     fact::FactDetail,
     sandbox::{self, SANDBOX},
     text::sanitise,
@@ -136,7 +136,7 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
                 (Some(reply), ConnectError::Refused { stage, .. }) => {
                     let reply = SmtpReply::new(reply.code, &reply.text);
                     answered(&mut detail, &reply);
-                    let verdict = classify(stage_of(*stage), &reply);
+                    let verdict = office.rules.classify(stage_of(*stage), &reply);
                     detail.class = verdict.class().map(|class| class.as_str().to_owned());
                     let wait = match verdict {
                         Verdict::Defer { stated_wait, .. } => stated_wait,
@@ -170,7 +170,7 @@ pub(crate) fn tried(office: &Office, tenure: &Tenure, claimed: &Claimed) -> Done
     detail.route = Some(SANDBOX.to_owned());
     let reply = SmtpReply::new(answer.code, answer.text);
     answered(&mut detail, &reply);
-    let verdict = classify(answer.stage, &reply);
+    let verdict = office.rules.classify(answer.stage, &reply);
     detail.class = verdict.class().map(|class| class.as_str().to_owned());
     let what = match verdict {
         Verdict::Delivered => What::Delivered,
@@ -223,7 +223,7 @@ pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done) {
 fn refused(office: &Office, job: &Job, stage: WireStage, reply: &Reply, detail: &mut FactDetail) -> (What, Mood) {
     let reply = SmtpReply::new(reply.code, &reply.text);
     answered(detail, &reply);
-    let verdict = classify(stage_of(stage), &reply);
+    let verdict = office.rules.classify(stage_of(stage), &reply);
     detail.class = verdict.class().map(|class| class.as_str().to_owned());
     let slower = verdict.class().is_some_and(BounceClass::asks_to_slow_down) || reply.code() == 421;
     let mood = if slower { Mood::Fails } else { Mood::Answers };
@@ -244,7 +244,7 @@ fn cut(office: &Office, job: &Job, error: &WireError, detail: &mut FactDetail) -
     if let WireError::GoneAway(reply) = error {
         let reply = SmtpReply::new(reply.code, &reply.text);
         answered(detail, &reply);
-        let verdict = classify(Stage::MailFrom, &reply);
+        let verdict = office.rules.classify(Stage::MailFrom, &reply);
         detail.class = verdict.class().map(|class| class.as_str().to_owned());
         let wait = if let Verdict::Defer { stated_wait, .. } = verdict { stated_wait } else { None };
         return (deferred(office, job, wait, detail), Mood::Fails);

@@ -1,13 +1,53 @@
 //! What an operator decides about sending.
 
-use domain::{RetrySchedule, Shaping};
+use domain::{RetrySchedule, RulesError, Ruleset, Shaping};
 use serde::{Deserialize, Serialize};
 use std::{
+    fs, io,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
+
+/// Octets of a file of rules.
+const MAX_RULES_FILE: u64 = 1024 * 1024;
+
+/// Why a file of rules for replies cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesFileError {
+    /// It cannot be read.
+    #[error("cannot read {}", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is wrong.
+    #[error("{}: {source}", .file.display())]
+    Wrong {
+        /// The file.
+        file: PathBuf,
+        /// All that is wrong with it.
+        source: RulesError,
+    },
+}
+
+/// Reads an operator's rules for replies, which come before those that are built in.
+///
+/// # Errors
+/// When the file cannot be read, is larger than 1 MiB, or holds a mistake.
+pub fn read_rules(file: &Path) -> Result<Ruleset, RulesFileError> {
+    let read = || {
+        if fs::metadata(file)?.len() > MAX_RULES_FILE {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "is larger than 1 MiB"));
+        }
+        fs::read_to_string(file)
+    };
+    let text = read().map_err(|source| RulesFileError::Read { file: file.to_owned(), source })?;
+    Ruleset::parse_own(&text).map_err(|source| RulesFileError::Wrong { file: file.to_owned(), source })
+}
 
 /// Configuration of a sender. Durations are texts such as `500ms`, `30s`, `10m`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +72,8 @@ pub struct SenderConfig {
     pub journal: JournalConfig,
     /// How long each phase of an SMTP session may take.
     pub deadlines: Deadlines,
+    /// A file of rules for replies, which come before those that are built in; empty: none. See `mailfleet classify`.
+    pub reply_rules: PathBuf,
     /// How long a shutdown waits for transactions under way before the process ends without them, which leaves them
     /// in doubt. Default 11 min, one more than a receiver may take to answer the final dot.
     #[serde(with = "humantime_serde")]
@@ -50,12 +92,25 @@ impl Default for SenderConfig {
             record: RecordConfig::default(),
             journal: JournalConfig::default(),
             deadlines: Deadlines::default(),
+            reply_rules: PathBuf::new(),
             grace: Duration::from_secs(660),
         }
     }
 }
 
 impl SenderConfig {
+    /// The rules for replies.
+    ///
+    /// # Errors
+    /// When there is a file of them that cannot be used.
+    pub fn rules(&self) -> Result<Ruleset, RulesFileError> {
+        if self.reply_rules.as_os_str().is_empty() {
+            Ok(Ruleset::builtin().clone())
+        } else {
+            read_rules(&self.reply_rules)
+        }
+    }
+
     /// The configured name, or the host's with the journal's directory.
     pub fn instance_name(&self) -> String {
         if !self.name.is_empty() {

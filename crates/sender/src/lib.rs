@@ -34,7 +34,7 @@ mod tenure;
 
 pub use config::{
     AddressPolicy, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, RecordConfig, RelayConfig,
-    RouteConfig, SenderConfig, TlsMode,
+    RouteConfig, RulesFileError, SenderConfig, TlsMode, read_rules,
 };
 pub use route::RouteError;
 
@@ -51,6 +51,9 @@ pub enum SenderError {
     /// The route cannot be used.
     #[error("cannot use the configured route")]
     Route(#[from] RouteError),
+    /// The rules for replies cannot be used.
+    #[error(transparent)]
+    Rules(#[from] RulesFileError),
     /// The journal cannot be used.
     #[error("cannot use the journal in {directory}")]
     Journal {
@@ -68,6 +71,7 @@ pub(crate) struct Office {
     pub(crate) bus: bus::Bus,
     pub(crate) press: Arc<press::Press>,
     pub(crate) route: route::Route,
+    pub(crate) rules: domain::Ruleset,
     pub(crate) journal: journal::Journal,
     pub(crate) recorder: recorder::Recorder,
     pub(crate) metrics: SenderMetrics,
@@ -99,6 +103,8 @@ impl Sender {
         life: service::Lifecycle,
     ) -> Result<Self, SenderError> {
         let metrics = SenderMetrics::register(registry);
+        let rules = config.rules()?;
+        tracing::info!(version = rules.version(), "judges replies by these rules");
         let route = route::Route::new(&config.route, &config.deadlines)?;
         let name = config.instance_name();
         let directory = config.journal.directory.clone();
@@ -109,7 +115,8 @@ impl Sender {
         let (recorder, recording) = recorder::recorder(&config.record);
         let room = (config.desk.rendered_bytes / intake::KIB / 2).max(1);
         let rendered = [room, room].map(|room| Arc::new(tokio::sync::Semaphore::new(room)));
-        let office = Office { config, store, bus, press, route, journal, recorder, metrics, rendered, shards, life };
+        let office =
+            Office { config, store, bus, press, route, rules, journal, recorder, metrics, rendered, shards, life };
         Ok(Self { office: Arc::new(office), recording, name })
     }
 

@@ -35,6 +35,7 @@ mod metrics;
 mod moving;
 mod queues;
 mod quotas;
+mod replies;
 mod sites;
 mod suppressions;
 mod tail;
@@ -60,6 +61,7 @@ pub use metrics::{Dimensions, MetricBucket, MetricRow, MetricsQuery};
 pub use moving::{Claim, Claimed, Failed, Orphan, Outcome, Parked, Recorded, Verdict, What};
 pub use queues::{Pause, PauseSelector, QueueKey, QueueView};
 pub use quotas::{Ask, Lent, Loan, QuotaPeriod, Quotas};
+pub use replies::{ReplyPage, StoredReply};
 pub use suppressions::{
     NewSuppression, Suppressed, Suppression, SuppressionCause, SuppressionEntry, SuppressionFilter, SuppressionPlace,
 };

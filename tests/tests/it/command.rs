@@ -83,3 +83,60 @@ async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_comman
     assert_eq!(named("logo.png").content_id(), Some("logo"));
     fleet.stop().await;
 }
+
+#[tokio::test]
+async fn an_operators_rules_judge_replies_and_what_others_would_change_is_told() {
+    let rules = testkit::shared::folder().join(format!("rules-{}.toml", std::process::id()));
+    let write = |text: &str| {
+        let rule = format!(
+            "version = \"own\"\n[[rule]]\nname = \"ours\"\nclass = \"spam_block\"\ntexts = [{text:?}]\n\
+             examples = [\"550 5.1.1 No such user\"]"
+        );
+        std::fs::write(&rules, rule).unwrap();
+        rules.to_string_lossy().into_owned()
+    };
+    let own = write("no such user");
+    let fleet = ProcessFleet::start(&[("MAILFLEET_SENDER__REPLY_RULES", &own)]).await;
+    let _mails = fleet.mails().await;
+    let send = ["send", "--json", "--from", "news@example.com", "--subject", "S", "--text", "T"];
+    fleet.command(&joined(&send, &["--to", "unknown@a.test"])).await;
+    let bounced =
+        lines(&fleet.command(&["watch", "--json", "--after", "0", "--event", "bounced", "--limit", "1"]).await);
+    assert_eq!(bounced[0]["bounce_class"], "spam_block", "{bounced:?}");
+    let replayed = lines(&fleet.command(&["classify", "--stored", "--since", "1h", "--json"]).await);
+    let changes = replayed[0]["changes"].as_array().unwrap();
+    assert_eq!(
+        (changes.len(), &changes[0]["from"]["class"], &changes[0]["to"]["class"], &changes[0]["count"]),
+        (1, &json!("spam_block"), &json!("invalid_recipient"), &json!(1)),
+        "{replayed:?}"
+    );
+    let same = lines(&fleet.command(&["classify", "--stored", "--json", "--rules", &own]).await);
+    assert_eq!((&same[0]["changes"], &same[0]["replies"]), (&json!([]), &json!(1)));
+
+    let file = fleet.folder().join("replies.txt").to_string_lossy().into_owned();
+    std::fs::write(&file, "550-5.1.1 No such\r\n550 5.1.1 user\r\n\r\n450 4.2.0 Greylisted\r\nnonsense\r\n").unwrap();
+    let told = fleet.command(&["classify", "554 5.7.1 blocked using zen.spamhaus.org", &file]).await;
+    assert_eq!(told.status.code(), Some(1), "one line is no reply");
+    let told: Vec<Value> =
+        String::from_utf8_lossy(&told.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<_> = told.iter().map(|one| (&one["line"], &one["kind"], &one["class"], &one["action"])).collect();
+    let (reply, failed, delayed) = (&json!("reply"), &json!("failed"), &json!("delayed"));
+    assert_eq!(
+        seen,
+        [
+            (&Value::Null, reply, &json!("spam_block"), failed),
+            (&json!(1), reply, &json!("invalid_recipient"), failed),
+            (&json!(4), reply, &json!("greylisted"), delayed),
+            (&json!(5), &json!("unreadable"), &Value::Null, &Value::Null),
+        ]
+    );
+    assert_eq!((&told[0]["file"], &told[1]["file"]), (&Value::Null, &json!(file)));
+
+    write("another text");
+    let refused = fleet.command(&["classify", "--rules", &own, "550 x"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    assert!(said.contains("rule \"ours\" has the example") && said.contains("before it decides"), "{said}");
+    fleet.stop().await;
+    std::fs::remove_file(&rules).unwrap();
+}
