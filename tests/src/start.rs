@@ -12,7 +12,7 @@ use proto::v1;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 use store::Store;
 use testkit::{
