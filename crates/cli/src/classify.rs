@@ -97,7 +97,20 @@ fn content(file: &str) -> anyhow::Result<String> {
     if content.len() as u64 > MAX_INPUT {
         return Err(Failure::usage(format!("{file} is larger than 256 MiB; cut it")));
     }
-    Ok(String::from_utf8_lossy(&content).into_owned())
+    let content = String::from_utf8_lossy(&content).into_owned();
+    if is_mail(&content) {
+        return Err(Failure::usage(format!("{file} is a mail; give the replies alone, one a line")));
+    }
+    Ok(content)
+}
+
+/// Whether a text begins as a mail or a mailbox does (RFC 5322, RFC 4155), and not with a reply.
+fn is_mail(content: &str) -> bool {
+    let first = content.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let name = first.split_once(':').map_or("", |(name, _)| name);
+    first.starts_with("From ")
+        || (name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
 }
 
 /// The replies in a text, each with the number of its first line. A line `550-…` goes on in the next one.
@@ -307,6 +320,19 @@ mod tests {
             found,
             [(1, "550 one"), (3, "450-4.2.0 two\n450 4.2.0 goes on"), (5, "421-three"), (6, "550 four"), (7, "five")]
         );
+    }
+
+    #[test]
+    fn a_mail_is_not_taken_for_replies() {
+        for (content, expected) in [
+            ("\r\nReceived: from mx.example.org\r\n", true),
+            ("From bounce@example.org Thu Nov 26 19:00:00 2026\n", true),
+            ("550 5.1.1 no such user: gone\n", false),
+            ("user unknown: gone", false),
+            ("", false),
+        ] {
+            assert_eq!(is_mail(content), expected, "{content}");
+        }
     }
 
     fn stored(code: u16, words: &str, class: BounceClass, has_bounced: bool) -> StoredReply {

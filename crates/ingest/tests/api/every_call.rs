@@ -21,6 +21,7 @@ use tonic::{
 const MARK: &str = "owlmark";
 /// How many answers of a stream are looked at.
 const ANSWERS: usize = 3;
+
 /// Sends and receives octets as they are.
 struct Octets;
 
