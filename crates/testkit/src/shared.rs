@@ -8,8 +8,9 @@ use crate::{
     LaunchError,
     nats::{NatsOptions, NatsServer},
     postgres::{FIRST_DATABASE, PostgresOptions, PostgresServer},
-    process,
+    process::{self, is_alive},
 };
+use serde::Deserialize;
 use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
@@ -26,6 +27,9 @@ pub struct Shared {
     /// The broker; tests use subject prefixes of their own.
     pub nats_url: String,
 }
+
+/// Pages of streams, of about a thousand each, that are looked through for those to delete.
+const MAX_PAGES: usize = 20;
 
 static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
@@ -56,11 +60,52 @@ pub async fn start() -> Result<Shared, LaunchError> {
     };
     let nats_url = match given(NATS_VARIABLE) {
         Some(url) => url,
-        None => NatsServer::start(&folder().join("nats"), NatsOptions { max_mem: 2 << 30, ..NatsOptions::default() })
-            .await?
-            .url(),
+        None => {
+            let options = NatsOptions { max_mem: 2 << 30, ..NatsOptions::default() };
+            let url = NatsServer::start(&folder().join("nats"), options).await?.url();
+            if let Err(error) = sweep(&url).await {
+                tracing::warn!(%error, "cannot delete the streams of tests that are gone");
+            }
+            url
+        }
     };
     Ok(Shared { database_url, nats_url })
+}
+
+/// Deletes the streams of processes that are gone: those that were killed would fill the broker's memory.
+async fn sweep(url: &str) -> Result<(), async_nats::Error> {
+    #[derive(Deserialize)]
+    struct Names {
+        /// Nothing beyond the last page.
+        streams: Option<Vec<String>>,
+        total: usize,
+    }
+    let client = async_nats::connect(url).await?;
+    let mut seen = 0;
+    for _ in 0..MAX_PAGES {
+        let page = serde_json::json!({"offset": seen}).to_string();
+        let answer = client.request("$JS.API.STREAM.NAMES", page.into()).await?;
+        let Names { streams, total } = serde_json::from_slice(&answer.payload)?;
+        let streams = streams.unwrap_or_default();
+        for name in &streams {
+            if process_of(name).is_some_and(|pid| !is_alive(pid)) {
+                client.request(format!("$JS.API.STREAM.DELETE.{name}"), "".into()).await?;
+            } else {
+                seen += 1;
+            }
+        }
+        if streams.is_empty() || seen >= total {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The process that made a stream: its prefix is a word and the process's id, as in `E2E4711-1_SEND_0`.
+fn process_of(stream: &str) -> Option<i32> {
+    let head = stream.split(['-', '_']).next()?;
+    let digits = head.len() - head.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    head[head.len() - digits..].parse().ok()
 }
 
 /// Ends the servers under `target/testkit`, if they run.
@@ -111,4 +156,30 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_streams_of_processes_that_are_gone_are_deleted_and_no_others() {
+        let folder = std::env::temp_dir().join(format!("mailfleet-sweep-{}", std::process::id()));
+        let options = NatsOptions { stop_on_drop: true, ..NatsOptions::default() };
+        let server = NatsServer::start(&folder, options).await.unwrap();
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let (gone, alive) = (4_194_305, std::process::id());
+        let names =
+            [format!("E2E{gone}-1_SEND_0"), format!("REND{gone}_A"), format!("E2E{alive}-1_SEND_0"), "OURS".into()];
+        for name in &names {
+            let stream = serde_json::json!({"name": name, "subjects": [format!("{name}.>")], "storage": "memory"});
+            client.request(format!("$JS.API.STREAM.CREATE.{name}"), stream.to_string().into()).await.unwrap();
+        }
+        sweep(&server.url()).await.unwrap();
+        let answer = client.request("$JS.API.STREAM.NAMES", "".into()).await.unwrap();
+        let left: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(left["streams"], serde_json::json!([names[2], names[3]]));
+        drop(server);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

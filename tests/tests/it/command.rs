@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use std::process::Output;
 use testkit::{LIMIT, eventually};
 
+/// What is shown is compared word for word: faults on purpose would add to it.
+const NO_FAULTS: (&str, &str) = ("MAILFLEET_FAULTS", "0");
+
 /// The lines of an answer, each a JSON value.
 fn lines(output: &Output) -> Vec<Value> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -18,7 +21,7 @@ fn joined<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn a_mail_with_files_and_labels_is_sent_listed_and_watched_from_the_command_line() {
-    let fleet = ProcessFleet::start(&[]).await;
+    let fleet = ProcessFleet::start(&[NO_FAULTS]).await;
     let _mails = fleet.mails().await;
     let path = |name: &str| fleet.folder().join(name).to_string_lossy().into_owned();
     std::fs::write(path("report.bin"), [0_u8, 255, 13, 10, 7]).unwrap();
@@ -96,7 +99,7 @@ async fn an_operators_rules_judge_replies_and_what_others_would_change_is_told()
         rules.to_string_lossy().into_owned()
     };
     let own = write("no such user");
-    let fleet = ProcessFleet::start(&[("MAILFLEET_SENDER__REPLY_RULES", &own)]).await;
+    let fleet = ProcessFleet::start(&[NO_FAULTS, ("MAILFLEET_SENDER__REPLY_RULES", &own)]).await;
     let _mails = fleet.mails().await;
     let send = ["send", "--json", "--from", "news@example.com", "--subject", "S", "--text", "T"];
     fleet.command(&joined(&send, &["--to", "unknown@a.test"])).await;

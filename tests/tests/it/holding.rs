@@ -131,7 +131,9 @@ async fn who_is_suppressed_gets_nothing_that_was_not_under_way() {
         assert_eq!(fleet.ended(id).await.state(), MessageState::Suppressed);
     }
     let remove = v1::RemoveSuppressionRequest { email: "ann@receiver.test".to_owned() };
-    assert!(fleet.suppressions().remove_suppression(remove).await.unwrap().into_inner().removed);
+    let removed = fleet.suppressions().remove_suppression(remove).await.unwrap().into_inner().removed;
+    // A call that is repeated because its answer went wrong on purpose finds it removed.
+    assert!(removed || fleet.settings.faults.is_some());
     let welcome = fleet.submit(mail().to("ann@receiver.test")).await;
     assert_eq!(fleet.ended(welcome).await.state(), MessageState::Delivered);
     let verdict = fleet.assert_sound().await;
