@@ -7,22 +7,28 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
 };
 use tonic::transport::server::Connected;
 
 /// How long to wait after an accept failed, most likely for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long what a client still sends is taken and thrown away, before a connection that we end is closed.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// A connection that gives its place back when it ends.
 pub struct Connection {
     stream: TcpStream,
+    /// We have said all; until then, or until the client has, what it sends is read.
+    linger: Option<Pin<Box<Sleep>>>,
     metrics: Arc<Metrics>,
     _place: OwnedSemaphorePermit,
 }
@@ -42,7 +48,7 @@ pub fn incoming(
                 // Without it small answers wait for an acknowledgement; with an error they only do that.
                 let _slower = stream.set_nodelay(true);
                 metrics.connections.inc();
-                Ok(Connection { stream, metrics: metrics.clone(), _place: place })
+                Ok(Connection { stream, linger: None, metrics: metrics.clone(), _place: place })
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -87,8 +93,23 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Closing a socket with octets unread resets the connection, and a reset takes the last answers from the client
+    /// that has not read them yet. So ours are ended first, and the client's read to their end.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, linger, .. } = &mut *self;
+        if linger.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+        }
+        let linger = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut unheard = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unheard);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.as_mut().poll(context).map(Ok),
+            }
+        }
     }
 
     fn poll_write_vectored(
