@@ -1,6 +1,7 @@
 //! One message is one trace, at a collector that speaks OTLP.
 
 use domain::{Lane, TraceContext};
+use hyper_util::rt::TokioExecutor;
 use mailfleet_tests::{Fleet, Kind, Post, mail, reason};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -10,7 +11,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
     trace::v1::{Span, status::StatusCode},
 };
-use proto::v1::MessageState;
+use proto::v1::{MessageState, mail_service_client::MailServiceClient};
 use service::{TraceConfig, trace};
 use std::{
     sync::{Arc, Mutex},
@@ -209,15 +210,20 @@ async fn a_call_that_fails_here_is_told() {
     let (collector, mut fleet) = Collector::with_fleet().await;
     let postgres = fleet.before_postgres().await;
     fleet.crash("ingest").await;
+    // The one fault is that of the proxy.
+    fleet.settings.faults = None;
     fleet.launch_through(Kind::Ingest, "ingest", &postgres).await;
     fleet.submit(mail().to("ada@receiver.test")).await;
     postgres.set(Fault::Hold);
     let quiet = place(5, false);
     let mut request = Request::new(mail().to("bob@receiver.test").message());
     request.metadata_mut().insert("traceparent", quiet.to_string().parse().unwrap());
-    // The service answers a moment before the client of tonic would end the call by itself, as CANCELLED.
+    request.metadata_mut().insert("authorization", format!("Bearer {}", fleet.key).parse().unwrap());
     request.set_timeout(Duration::from_secs(1));
-    let late = fleet.mails().send_message(request).await.unwrap_err();
+    // The channel of tonic ends the call by a clock of its own, as CANCELLED, when this machine is busy.
+    let patient = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let mut mails = MailServiceClient::with_origin(patient, fleet.endpoint.parse().unwrap());
+    let late = mails.send_message(request).await.unwrap_err();
     assert_eq!((late.code(), reason(&late).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
     postgres.set(Fault::Nothing);
     let spans = collector.wait(&quiet.trace_id(), |spans| !spans.is_empty()).await;
