@@ -11,7 +11,7 @@ use proto::v1::{
     suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
     tenant_service_client::TenantServiceClient,
 };
-use testkit::{LIMIT, eventually};
+use testkit::{LIMIT, eventually, until};
 use tonic::{
     Request, Status,
     metadata::MetadataValue,
@@ -172,6 +172,16 @@ impl Fleet {
             is_final(seen.state()) || (seen.state() == MessageState::Queued && seen.attempts > 0)
         })
         .await
+    }
+
+    /// Waits until nothing moves and nothing is due: what was tried is recorded, and a jump of the clock takes no lease
+    /// from under it.
+    pub async fn at_rest(&self) {
+        until("everything rests", async || {
+            let queues = self.store.queues(None).await;
+            queues.is_ok_and(|queues| queues.iter().all(|queue| queue.moving == 0 && queue.due == 0))
+        })
+        .await;
     }
 
     /// Waits until a message has come to its end.

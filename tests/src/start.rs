@@ -14,6 +14,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
 };
+use sqlx::{Connection, PgConnection};
 use store::Store;
 use testkit::{
     FaultProxy, NatsServer, PostgresServer, VirtualClock,
@@ -236,6 +237,11 @@ impl Fleet {
 
     fn journal(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("journal-{name}"))
+    }
+
+    /// A connection to the database, for what no service does.
+    pub async fn connection(&self) -> PgConnection {
+        PgConnection::connect(&self.database.url()).await.unwrap()
     }
 
     /// A proxy that misbehaves on command, before the database.

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use store::{Claim, Outcome, Parked, StoreError, Verdict, What};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Longest time between two looks when nothing happens.
@@ -39,6 +39,13 @@ impl Seat {
     }
 }
 
+/// What a claim was for, each with the moment from which it may start, and its answer.
+struct Answered {
+    gathered: Vec<(Held, Instant)>,
+    took: Duration,
+    verdicts: Result<HashMap<Claim, Verdict>, StoreError>,
+}
+
 pub(crate) struct Desk {
     office: Arc<Office>,
     tenure: Arc<Tenure>,
@@ -48,6 +55,8 @@ pub(crate) struct Desk {
     held: [usize; 2],
     freed: Arc<Notify>,
     last_claim: Instant,
+    /// The claim of bulk letters that is under way: transactional ones do not wait for its answer.
+    bulk_claim: Option<oneshot::Receiver<Answered>>,
     /// Where the last gathering began, so that another site comes first next time.
     turns: [usize; 2],
 }
@@ -62,6 +71,7 @@ impl Desk {
             held: [0, 0],
             freed: Arc::new(Notify::new()),
             last_claim: Instant::now(),
+            bulk_claim: None,
             turns: [0, 0],
         }
     }
@@ -77,6 +87,7 @@ impl Desk {
                 biased;
                 () = stop.cancelled() => break,
                 Some(letters) = urgent.recv(), if self.held[0] < limit => self.take(letters),
+                answered = answer(&mut self.bulk_claim), if self.bulk_claim.is_some() => self.go_on(answered).await,
                 Some(letters) = bulk.recv(), if self.held[1] < limit => self.take(letters),
                 () = self.freed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -90,22 +101,27 @@ impl Desk {
     fn take(&mut self, letters: Vec<Held>) {
         for held in letters {
             let lane = held.letter.job.lane;
-            let site = held.letter.job.site.clone();
-            let seat = self.seats.entry(site.clone()).or_insert_with(|| Seat {
-                line: Line::new(site, &self.office, &self.tenure, &self.freed),
-                urgent: VecDeque::new(),
-                bulk: VecDeque::new(),
-                used: Instant::now(),
-            });
-            seat.held(lane).push_back(held);
+            self.seat(&held.letter.job.site).held(lane).push_back(held);
             self.held[index(lane)] += 1;
             self.office.metrics.held.inc();
         }
     }
 
+    fn seat(&mut self, site: &SiteId) -> &mut Seat {
+        self.seats.entry(site.clone()).or_insert_with(|| Seat {
+            line: Line::new(site.clone(), &self.office, &self.tenure, &self.freed),
+            urgent: VecDeque::new(),
+            bulk: VecDeque::new(),
+            used: Instant::now(),
+        })
+    }
+
     fn next_look(&self) -> Duration {
         if self.held == [0, 0] {
             return TICK;
+        }
+        if self.bulk_claim.is_some() {
+            return self.office.config.desk.claim_every.max(Duration::from_millis(1));
         }
         self.office.config.desk.claim_every.saturating_sub(self.last_claim.elapsed()).max(Duration::from_millis(1))
     }
@@ -114,32 +130,33 @@ impl Desk {
     async fn round(&mut self) {
         let most = usize::try_from(self.office.config.desk.claim.get()).unwrap_or(usize::MAX);
         loop {
-            let bulk_is_due = self.last_claim.elapsed() >= self.office.config.desk.claim_every || self.held[1] >= most;
-            if !bulk_is_due && self.held[0] == 0 {
-                break;
-            }
             // In a statement of its own: one with hundreds of letters takes many times as long.
             let urgent = self.gather(Lane::Transactional, most);
-            if !urgent.is_empty() {
-                let full = urgent.len() >= most;
-                self.claim(urgent).await;
-                if full {
-                    continue;
-                }
-            }
-            if !bulk_is_due {
+            if urgent.is_empty() {
                 break;
             }
+            let full = urgent.len() >= most;
+            if let Some(urgent) = self.fresh(urgent).await {
+                let answered = claim(&self.office, &self.tenure, urgent).await;
+                self.settle(answered).await;
+            }
+            if !full {
+                break;
+            }
+        }
+        let is_due = self.last_claim.elapsed() >= self.office.config.desk.claim_every || self.held[1] >= most;
+        if is_due && self.bulk_claim.is_none() {
             let bulk = self.gather(Lane::Bulk, most);
             // Also when nothing may go: a look a moment later would find the same.
             self.last_claim = Instant::now();
-            if bulk.is_empty() {
-                break;
-            }
-            let full = bulk.len() >= most;
-            self.claim(bulk).await;
-            if !full {
-                break;
+            if let Some(bulk) = self.fresh(bulk).await {
+                let (answer, answered) = oneshot::channel();
+                let (office, tenure) = (Arc::clone(&self.office), Arc::clone(&self.tenure));
+                self.office.life.spawn_finite("claim", async move {
+                    // The desk waits for it, whatever else ends.
+                    let _ = answer.send(claim(&office, &tenure, bulk).await);
+                });
+                self.bulk_claim = Some(answered);
             }
         }
         self.park_the_old().await;
@@ -190,27 +207,36 @@ impl Desk {
         gathered
     }
 
-    async fn claim(&mut self, gathered: Vec<(Held, Instant)>) {
-        // A second copy of what is in hand is stale. Claimed along, it would find nothing; but if that claim failed,
-        // undoing it would give the first copy's claim back while that one is being sent.
-        let (copies, gathered): (Vec<_>, Vec<_>) =
+    /// What of this may be claimed. A second copy of what is in hand is stale. Claimed along, it would find nothing; but
+    /// if that claim failed, undoing it would give the first copy's claim back while that one is being sent.
+    async fn fresh(&self, gathered: Vec<(Held, Instant)>) -> Option<Vec<(Held, Instant)>> {
+        let (copies, fresh): (Vec<_>, Vec<_>) =
             gathered.into_iter().partition(|(held, _)| self.tenure.has_in_hand(&claim_of(&held.letter)));
         acknowledge(copies.iter().filter_map(|(held, _)| held.chunk.settle()).collect()).await;
-        if gathered.is_empty() {
-            return;
+        (!fresh.is_empty()).then_some(fresh)
+    }
+
+    /// Goes on once the claim of bulk letters has its answer; without one, nobody knows what it took.
+    async fn go_on(&mut self, answered: Option<Answered>) {
+        self.bulk_claim = None;
+        match answered {
+            Some(answered) => self.settle(answered).await,
+            None => self.tenure.end(),
         }
-        let claims: Vec<Claim> = gathered.iter().map(|(held, _)| claim_of(&held.letter)).collect();
-        let begun = Instant::now();
-        let mut verdicts = match self.office.store.claim(&self.tenure.lease, &claims).await {
+    }
+
+    /// Hands what was claimed to connections.
+    async fn settle(&mut self, Answered { gathered, took, verdicts }: Answered) {
+        let mut verdicts = match verdicts {
             Ok(verdicts) => verdicts,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, letters = claims.len(), "a claim failed");
+                tracing::warn!(error = &error as &dyn std::error::Error, letters = gathered.len(), "a claim failed");
                 self.undo(gathered).await;
                 return;
             }
         };
         failpoint::hit!("sender.claim.after", !verdicts.is_empty());
-        self.office.metrics.claimed(claims.len(), &verdicts, begun.elapsed());
+        self.office.metrics.claimed(gathered.len(), &verdicts, took);
         let now = Instant::now();
         let mut finished = Vec::new();
         for (held, not_before) in gathered {
@@ -225,9 +251,8 @@ impl Desk {
             let Held { letter, chunk, room, .. } = held;
             if verdict == Some(Verdict::Go) {
                 self.tenure.claimed(job);
-                if let Some(seat) = self.seats.get(&letter.job.site) {
-                    seat.line.push(Claimed { letter, not_before, since: now, _room: room });
-                }
+                let line = Arc::clone(&self.seat(&letter.job.site).line);
+                line.push(Claimed { letter, not_before, since: now, _room: room });
             }
             finished.extend(chunk.settle());
         }
@@ -319,6 +344,10 @@ impl Desk {
 
     /// Gives everything back that was not begun, and waits for what was.
     async fn leave(mut self, intakes: [mpsc::Receiver<Vec<Held>>; 2]) {
+        if self.bulk_claim.is_some() {
+            let answered = answer(&mut self.bulk_claim).await;
+            self.go_on(answered).await;
+        }
         for (_, seat) in self.seats.drain() {
             for claimed in seat.line.take_back(true) {
                 let done = attempt::given_back(&self.office, &self.tenure, &claimed, Duration::ZERO);
@@ -339,6 +368,21 @@ impl Desk {
             }
         }
         self.tenure.all_recorded().await;
+    }
+}
+
+async fn claim(office: &Office, tenure: &Tenure, gathered: Vec<(Held, Instant)>) -> Answered {
+    let claims: Vec<Claim> = gathered.iter().map(|(held, _)| claim_of(&held.letter)).collect();
+    let begun = Instant::now();
+    let verdicts = office.store.claim(&tenure.lease, &claims).await;
+    Answered { gathered, took: begun.elapsed(), verdicts }
+}
+
+/// The answer of a claim under way; `None` when it ended without one. Waits for ever when there is none.
+async fn answer(claim: &mut Option<oneshot::Receiver<Answered>>) -> Option<Answered> {
+    match claim {
+        Some(claim) => claim.await.ok(),
+        None => std::future::pending().await,
     }
 }
 

@@ -34,6 +34,7 @@ async fn with_calls_going_wrong_all_along_the_road_every_mail_still_has_its_one_
         stats.accepted >= LOAD as u64 && stats.refused >= 2 * LOAD as u64
     })
     .await;
+    fleet.at_rest().await;
     fleet.clock.advance(Duration::from_secs(60)).await;
     let verdict = fleet.assert_sound().await;
     assert_eq!(verdict.of(Closing::Delivered), 2 * LOAD, "{verdict:?}");

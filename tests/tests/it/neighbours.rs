@@ -20,6 +20,7 @@ async fn a_standby_dispatcher_takes_over_from_one_that_dies() {
     })
     .await;
     until("each was tried", async || fleet.sink.stats().refused >= LOAD as u64).await;
+    fleet.at_rest().await;
     fleet.clock.advance(std::time::Duration::from_secs(60)).await;
     let verdict = fleet.assert_sound().await;
     assert_eq!((verdict.of(Closing::Delivered), verdict.deferred, verdict.surplus), (LOAD, LOAD, 0), "{verdict:?}");
@@ -58,6 +59,7 @@ async fn the_figures_by_site_are_what_happened() {
     post = post.to_all(addresses(10, "greylist-once", "two.test"));
     fleet.submit_batch(post).await;
     until("each was tried", async || fleet.sink.stats().refused >= 30).await;
+    fleet.at_rest().await;
     fleet.clock.advance(std::time::Duration::from_secs(60)).await;
     until("it is counted", async || {
         let audit = fleet.store.audit().await.unwrap();

@@ -2,9 +2,10 @@
 
 use crate::addresses;
 use domain::{Closing, Lane};
-use mailfleet_tests::{Fleet, mail};
+use mailfleet_tests::{Fleet, Kind, mail};
 use proto::v1::MessageState;
 use serde_json::json;
+use sqlx::Connection;
 use std::time::{Duration, Instant};
 use testkit::until;
 
@@ -54,6 +55,27 @@ async fn bulk_mail_delays_no_transactional_mail_even_at_the_same_receiver() {
     assert!(fleet.sink.stats().accepted < 400);
     fleet.mails().cancel_batch(proto::v1::CancelBatchRequest { batch_id: sent.batch_id }).await.unwrap();
     fleet.assert_sound().await;
+}
+
+#[tokio::test]
+async fn urgent_mail_does_not_wait_for_a_claim_of_bulk_mail() {
+    let mut fleet = Fleet::builder().without(Kind::Renderer).start().await;
+    let (sent, _) = fleet.submit_batch(mail().to_all(addresses(20, "r", "receiver.test"))).await;
+    let [mut holder, mut watcher] = [fleet.connection().await, fleet.connection().await];
+    let mut count = async |query: &'static str| {
+        let count: i64 = sqlx::query_scalar(query).fetch_one(&mut watcher).await.unwrap();
+        count
+    };
+    until("bulk is released", async || count("select count(*) from mailfleet.moving").await == 20).await;
+    let mut held = holder.begin().await.unwrap();
+    sqlx::query("select from mailfleet.moving for update").execute(&mut *held).await.unwrap();
+    fleet.launch(Kind::Renderer, "renderer").await;
+    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    until("the claim waits for its rows", async || count(waits).await > 0).await;
+    let urgent = fleet.submit(mail().to("ann@receiver.test")).await;
+    assert_eq!(fleet.ended(urgent).await.state(), MessageState::Delivered);
+    held.commit().await.unwrap();
+    assert_eq!(fleet.assert_sound().await.of(Closing::Delivered), 21, "{sent:?}");
 }
 
 #[tokio::test]
