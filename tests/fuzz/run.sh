@@ -21,8 +21,9 @@ seconds=${2:-30}
 status=0
 if [ "$wanted" = all ] || [ "$wanted" = api ]; then
 	seed=$((RANDOM * 32768 + RANDOM))
+	log=$(mktemp)
 	if SQLX_OFFLINE=true MAILFLEET_API_SEED=$seed MAILFLEET_API_CASES=$((seconds * 2)) cargo test --quiet \
-		--manifest-path "$root/Cargo.toml" --workspace --test api arbitrary >"${log:=$(mktemp)}" 2>&1; then
+		--manifest-path "$root/Cargo.toml" --workspace --test api arbitrary >"$log" 2>&1; then
 		printf '%-24s %12s messages a call  ok (seed %s)\n' api $((seconds * 2)) "$seed"
 	else
 		printf '%-24s FAILED (seed %s)\n' api "$seed"
