@@ -9,7 +9,7 @@ mod capabilities;
 #[allow(dead_code)]
 mod reply;
 
-use domain::{SmtpReply, Stage, Verdict, classify};
+use domain::{Ruleset, SmtpReply, Stage, Verdict};
 use libfuzzer_sys::fuzz_target;
 use reply::{Reply, ReplyLimits, ReplyScanner, Violation};
 
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
         let _any = capabilities::Capabilities::from_wire(&wire[..length]);
         let judged = SmtpReply::new(code, &reply.text);
         for stage in [Stage::Greeting, Stage::MailFrom, Stage::RcptTo, Stage::Dot] {
-            match classify(stage, &judged) {
+            match Ruleset::builtin().classify(stage, &judged) {
                 Verdict::Delivered => assert!(stage == Stage::Dot && code / 100 == 2),
                 Verdict::Bounce { .. } => assert!(stage != Stage::Greeting && code / 100 == 5),
                 Verdict::Defer { .. } => {}
