@@ -4,7 +4,7 @@ use crate::faults;
 use bus::BusConfig;
 use domain::{RetrySchedule, Shaping, ShardCount, WindowPolicy};
 use failpoint::Faults;
-use sender::{Deadlines, DeskConfig, LeaseConfig, RelayConfig, RouteConfig, SenderConfig, TlsMode};
+use sender::{BreakerConfig, Deadlines, DeskConfig, LeaseConfig, RelayConfig, RouteConfig, SenderConfig, TlsMode};
 use std::{
     net::SocketAddr,
     num::{NonZeroU16, NonZeroU32},
@@ -72,11 +72,12 @@ impl Settings {
     /// Fills in where the sink is, unless the route has its own idea.
     pub(crate) fn aim_at(&mut self, sink: SocketAddr) {
         match &mut self.sender.route {
-            RouteConfig::Relay(relay) => {
+            Some(RouteConfig::Relay(relay)) => {
                 relay.host = sink.ip().to_string();
                 relay.port = sink.port();
             }
-            RouteConfig::Direct(direct) => direct.port = NonZeroU16::new(sink.port()).unwrap(),
+            Some(RouteConfig::Direct(direct)) => direct.port = NonZeroU16::new(sink.port()).unwrap(),
+            _ => {}
         }
     }
 }
@@ -136,7 +137,8 @@ fn sender() -> SenderConfig {
     let tenth = |full: Duration| full / 10;
     let deadlines = Deadlines::default();
     SenderConfig {
-        route: RouteConfig::Relay(RelayConfig { tls: TlsMode::None, ..RelayConfig::default() }),
+        route: Some(RouteConfig::Relay(RelayConfig { tls: TlsMode::None, ..RelayConfig::default() })),
+        breaker: BreakerConfig { pause: ms(100), ..BreakerConfig::default() },
         // Nothing is limited but where a test says so.
         shaping: serde_json::from_value(serde_json::json!({
             "default": { "rate": "none", "connection_rate": "none" },

@@ -9,12 +9,12 @@ use crate::{
 use bus::{Bus, topology};
 use domain::MessageId;
 use proto::v1;
+use sqlx::{Connection, PgConnection};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
-use sqlx::{Connection, PgConnection};
 use store::Store;
 use testkit::{
     FaultProxy, NatsServer, PostgresServer, VirtualClock,
@@ -237,6 +237,13 @@ impl Fleet {
 
     fn journal(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("journal-{name}"))
+    }
+
+    /// A file that goes away with the fleet.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     /// A connection to the database, for what no service does.

@@ -121,7 +121,8 @@ impl Mailbox {
         !self.address.is_ascii()
     }
 
-    /// The key under which this recipient is suppressed and found.
+    /// The key under which this recipient is suppressed and found: the same for the address in lower case. `ß` and `ss`
+    /// are two mailboxes.
     pub fn hash(&self) -> AddressHash {
         let mut hash = Sha256::new();
         hash.update(self.local().to_lowercase().as_bytes());

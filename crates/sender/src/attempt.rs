@@ -55,10 +55,11 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
     let letter = &claimed.letter;
     let job = &letter.job;
     let begun = Instant::now();
-    let Some(body) = &letter.mime else {
+    let Some(mime) = &letter.mime else {
         // The desk renders references before it claims them.
         return Some(given_back(office, tenure, claimed, Duration::ZERO));
     };
+    let body = office.routes.get(claimed.route).dressed(job.message, mime);
     let envelope = Envelope { sender: &letter.sender, recipient: &job.recipient, smtputf8: letter.smtputf8 };
     let mut ticket = None;
     // Counted before, since every attempt is counted: a fresh connection that breaks tells about the receiver.
@@ -66,7 +67,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
     failpoint::hit!("sender.mail.before");
     let attempt = session
         .connection
-        .send(&envelope, body, || {
+        .send(&envelope, &body, || {
             failpoint::hit!("sender.journal.before");
             if !tenure.is_live() {
                 return Err(Abort("the lease of the shard is over"));
@@ -84,7 +85,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
             Ok(())
         })
         .await;
-    let mut detail = base(office, job, &session.host);
+    let mut detail = base(office, claimed, &session.host);
     detail.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
     detail.tls = session.connection.is_tls().then(|| "tls".to_owned());
     let (what, mood) = match attempt {
@@ -118,8 +119,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
 /// What becomes of a letter for which no session came about.
 pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claimed, reason: &NoSession) -> Done {
     let job = &claimed.letter.job;
-    let mut detail = base(office, job, "");
-    detail.host = None;
+    let mut detail = base(office, claimed, "");
     let (what, mood) = match reason {
         NoSession::Resolve(error) => {
             detail.text = Some(sanitise(&error.to_string(), MAX_TEXT));
@@ -166,7 +166,7 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
 pub(crate) fn tried(office: &Office, tenure: &Tenure, claimed: &Claimed) -> Done {
     let job = &claimed.letter.job;
     let answer = sandbox::reply(job.recipient.local(), job.attempt);
-    let mut detail = base(office, job, "");
+    let mut detail = base(office, claimed, "");
     detail.route = Some(SANDBOX.to_owned());
     let reply = SmtpReply::new(answer.code, answer.text);
     answered(&mut detail, &reply);
@@ -183,7 +183,7 @@ pub(crate) fn tried(office: &Office, tenure: &Tenure, claimed: &Claimed) -> Done
 /// A claimed letter that was never tried: it rests again and no attempt is counted.
 pub(crate) fn given_back(office: &Office, tenure: &Tenure, claimed: &Claimed, wait: Duration) -> Done {
     let job = &claimed.letter.job;
-    let detail = base(office, job, "");
+    let detail = base(office, claimed, "");
     failpoint::hit!("sender.give_back.before");
     let outcome = outcome(tenure, job, What::GivenBack { wait }, detail);
     Done::new(outcome, None, Mood::Silent)
@@ -208,6 +208,7 @@ pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done) {
             ("mailfleet.outcome", word.into()),
             ("mailfleet.site", job.site.as_str().to_owned().into()),
         ];
+        notes.extend(detail.route.clone().map(|route| ("mailfleet.route", route.into())));
         notes.extend(detail.host.clone().map(|host| ("server.address", host.into())));
         notes.extend(detail.code.map(|code| ("smtp.reply_code", i64::from(code).into())));
         notes.extend(detail.enhanced.clone().map(|status| ("smtp.enhanced_status", status.into())));
@@ -296,10 +297,10 @@ fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut F
     What::Deferred { wait }
 }
 
-fn base(office: &Office, job: &Job, host: &str) -> FactDetail {
+fn base(office: &Office, claimed: &Claimed, host: &str) -> FactDetail {
     FactDetail {
-        attempt: Some(job.attempt.saturating_add(1)),
-        route: Some(office.route.name().to_owned()),
+        attempt: Some(claimed.letter.job.attempt.saturating_add(1)),
+        route: Some(office.routes.get(claimed.route).name().to_owned()),
         host: (!host.is_empty()).then(|| host.to_owned()),
         ..FactDetail::default()
     }

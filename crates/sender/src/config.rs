@@ -3,11 +3,18 @@
 use domain::{RetrySchedule, RulesError, Ruleset, Shaping};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs, io,
-    net::IpAddr,
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
+};
+
+mod routes;
+
+pub use routes::{
+    AddressPolicy, BreakerConfig, DirectConfig, PoolConfig, PoolRouteConfig, ProviderConfig, RelayConfig, RouteConfig,
+    TlsMode,
 };
 
 /// Octets of a file of rules.
@@ -56,8 +63,15 @@ pub struct SenderConfig {
     /// The name under which this sender takes leases; unique in the fleet, the same after a restart on the same
     /// volume. Default: host name and the journal's directory name.
     pub name: String,
-    /// Where mail goes.
-    pub route: RouteConfig,
+    /// The only way out, for a fleet that has no more than one. Default: a relay on this host, so that nothing leaves
+    /// the machine until somebody says so. Excludes `routes` and `pools`.
+    pub route: Option<RouteConfig>,
+    /// Several ways out, by name: up to 32 characters `a-z`, `0-9`, `-`, and up to 32 of them.
+    pub routes: BTreeMap<String, RouteConfig>,
+    /// Who takes which of them, by name. One pool, and only one, is for everybody whom no other names.
+    pub pools: BTreeMap<String, PoolConfig>,
+    /// When a route that fails is left alone.
+    pub breaker: BreakerConfig,
     /// Limits by destination site.
     pub shaping: Shaping,
     /// When deferred mail goes again.
@@ -84,7 +98,10 @@ impl Default for SenderConfig {
     fn default() -> Self {
         Self {
             name: String::new(),
-            route: RouteConfig::default(),
+            route: None,
+            routes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            breaker: BreakerConfig::default(),
             shaping: Shaping::default(),
             retry: RetrySchedule::default(),
             lease: LeaseConfig::default(),
@@ -120,125 +137,6 @@ impl SenderConfig {
         let volume = self.journal.directory.file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
         format!("{host}/{volume}")
     }
-}
-
-/// Where mail goes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RouteConfig {
-    /// Talk to the MX hosts of each recipient domain.
-    Direct(DirectConfig),
-    /// Hand everything to one relay.
-    Relay(RelayConfig),
-}
-
-impl Default for RouteConfig {
-    /// A relay on this host: nothing leaves the machine until somebody says so.
-    fn default() -> Self {
-        Self::Relay(RelayConfig::default())
-    }
-}
-
-/// Talk to MX hosts.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DirectConfig {
-    /// The name given with EHLO; must resolve to the source address (RFC 5321, 4.1.1.1).
-    pub helo: String,
-    /// The address that connections come from. Default: the system's choice.
-    pub source: Option<IpAddr>,
-    /// DNS servers, as `address` or `address:port`. Default: those of the system.
-    pub resolvers: Vec<String>,
-    /// Longest wait for one DNS answer, tries included. Default 10 s.
-    #[serde(with = "humantime_serde")]
-    pub dns_timeout: Duration,
-    /// The port of MX hosts. Default 25.
-    pub port: NonZeroU16,
-    /// Which addresses may be connected to.
-    pub addresses: AddressPolicy,
-    /// Most MX hosts tried in one attempt. Default 2.
-    pub hosts_per_attempt: NonZeroU16,
-    /// Most addresses of one host tried in one attempt. Default 2.
-    pub addresses_per_host: NonZeroU16,
-    /// How long a learned site of a domain is believed. Default 1 day.
-    #[serde(with = "humantime_serde")]
-    pub site_ttl: Duration,
-}
-
-impl Default for DirectConfig {
-    fn default() -> Self {
-        Self {
-            helo: "localhost".to_owned(),
-            source: None,
-            resolvers: Vec::new(),
-            dns_timeout: Duration::from_secs(10),
-            port: const { NonZeroU16::new(25).expect("not zero") },
-            addresses: AddressPolicy::Public,
-            hosts_per_attempt: const { NonZeroU16::new(2).expect("not zero") },
-            addresses_per_host: const { NonZeroU16::new(2).expect("not zero") },
-            site_ttl: Duration::from_secs(24 * 3600),
-        }
-    }
-}
-
-/// Which addresses may be connected to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AddressPolicy {
-    /// Public ones only: an MX record must not make the fleet talk to its own network.
-    #[default]
-    Public,
-    /// Any. For closed networks and tests.
-    Any,
-}
-
-/// Hand everything to one relay.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RelayConfig {
-    /// Host name or address. Default `127.0.0.1`.
-    pub host: String,
-    /// Port. Default 2525.
-    pub port: u16,
-    /// The name given with EHLO. Default `localhost`.
-    pub helo: String,
-    /// Encryption. Default opportunistic.
-    pub tls: TlsMode,
-    /// User name, when the relay wants one.
-    pub username: Option<String>,
-    /// File that holds the password.
-    pub password_file: Option<PathBuf>,
-    /// Send the password without TLS; only for a relay on this host. Default false.
-    pub allow_password_without_tls: bool,
-}
-
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: 2525,
-            helo: "localhost".to_owned(),
-            tls: TlsMode::Opportunistic,
-            username: None,
-            password_file: None,
-            allow_password_without_tls: false,
-        }
-    }
-}
-
-/// Encryption towards a relay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TlsMode {
-    /// Never.
-    None,
-    /// When it is offered, to whoever answers.
-    #[default]
-    Opportunistic,
-    /// STARTTLS, verified, or nothing.
-    Required,
-    /// TLS from the first byte on, verified (port 465).
-    Implicit,
 }
 
 /// Leases on shards.

@@ -3,7 +3,8 @@
 use crate::{
     Office, attempt, intake,
     letters::{Claimed, Held, acknowledge, give_back, index, rest},
-    line::Line,
+    line::{Bell, Line},
+    routes::{RouteId, Tried},
     tenure::Tenure,
 };
 use bus::Letter;
@@ -22,7 +23,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Pause before another try while Postgres does not answer.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
 
-/// What one site has at the desk.
+/// What one site has at the desk, of one route.
 struct Seat {
     line: Arc<Line>,
     urgent: VecDeque<Held>,
@@ -50,10 +51,12 @@ pub(crate) struct Desk {
     office: Arc<Office>,
     tenure: Arc<Tenure>,
     shard: Shard,
-    seats: HashMap<SiteId, Seat>,
+    seats: HashMap<(SiteId, RouteId), Seat>,
     /// Letters held, transactional and bulk.
     held: [usize; 2],
-    freed: Arc<Notify>,
+    bell: Bell,
+    /// Claimed letters that come back from their line to take another route.
+    strays: mpsc::UnboundedReceiver<Claimed>,
     last_claim: Instant,
     /// The claim of bulk letters that is under way: transactional ones do not wait for its answer.
     bulk_claim: Option<oneshot::Receiver<Answered>>,
@@ -63,13 +66,15 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(office: Arc<Office>, tenure: Arc<Tenure>, shard: Shard) -> Self {
+        let (sender, strays) = mpsc::unbounded_channel();
         Self {
             office,
             tenure,
             shard,
             seats: HashMap::new(),
             held: [0, 0],
-            freed: Arc::new(Notify::new()),
+            bell: Bell { freed: Arc::new(Notify::new()), strays: sender },
+            strays,
             last_claim: Instant::now(),
             bulk_claim: None,
             turns: [0, 0],
@@ -89,7 +94,8 @@ impl Desk {
                 Some(letters) = urgent.recv(), if self.held[0] < limit => self.take(letters),
                 answered = answer(&mut self.bulk_claim), if self.bulk_claim.is_some() => self.go_on(answered).await,
                 Some(letters) = bulk.recv(), if self.held[1] < limit => self.take(letters),
-                () = self.freed.notified() => {}
+                Some(claimed) = self.strays.recv() => self.redirect(claimed),
+                () = self.bell.freed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
             self.round().await;
@@ -100,16 +106,62 @@ impl Desk {
 
     fn take(&mut self, letters: Vec<Held>) {
         for held in letters {
-            let lane = held.letter.job.lane;
-            self.seat(&held.letter.job.site).held(lane).push_back(held);
-            self.held[index(lane)] += 1;
             self.office.metrics.held.inc();
+            self.held[index(held.letter.job.lane)] += 1;
+            self.hold(held);
         }
     }
 
-    fn seat(&mut self, site: &SiteId) -> &mut Seat {
-        self.seats.entry(site.clone()).or_insert_with(|| Seat {
-            line: Line::new(site.clone(), &self.office, &self.tenure, &self.freed),
+    /// Puts a letter where its route's letters to its site wait.
+    fn hold(&mut self, mut held: Held) {
+        held.route = self.choose(&held.letter);
+        let lane = held.letter.job.lane;
+        self.seat(&held.letter.job.site, held.route).held(lane).push_back(held);
+    }
+
+    /// The route that a letter takes as things stand; where none can be used, the one that it waits for.
+    fn choose(&self, letter: &Letter) -> RouteId {
+        let routes = &self.office.routes;
+        if letter.sandbox || !routes.has_choice(letter) {
+            return routes.first(letter);
+        }
+        let now = Instant::now();
+        let is_usable = |route| {
+            let seat = self.seats.get(&(letter.job.site.clone(), route));
+            seat.is_none_or(|seat| seat.line.paused(now).is_none())
+        };
+        routes.pick(letter, Tried::default(), now, is_usable).unwrap_or_else(|| routes.first(letter))
+    }
+
+    /// Lets letters whose route is left alone go another way, if there is one.
+    fn divert(&mut self) {
+        let now = Instant::now();
+        let mut diverted = Vec::new();
+        for seat in self.seats.values_mut() {
+            if seat.urgent.is_empty() && seat.bulk.is_empty() || seat.line.paused(now).is_none() {
+                continue;
+            }
+            for lane in Lane::ALL {
+                let held = seat.held(lane);
+                if held.iter().any(|held| self.office.routes.has_choice(&held.letter)) {
+                    diverted.extend(held.drain(..));
+                }
+            }
+        }
+        for held in diverted {
+            self.hold(held);
+        }
+    }
+
+    /// Hands a claimed letter to the line of another route.
+    fn redirect(&mut self, claimed: Claimed) {
+        let line = Arc::clone(&self.seat(&claimed.letter.job.site, claimed.route).line);
+        line.push(Claimed { since: Instant::now(), ..claimed });
+    }
+
+    fn seat(&mut self, site: &SiteId, route: RouteId) -> &mut Seat {
+        self.seats.entry((site.clone(), route)).or_insert_with(|| Seat {
+            line: Line::new(site.clone(), route, &self.office, &self.tenure, &self.bell),
             urgent: VecDeque::new(),
             bulk: VecDeque::new(),
             used: Instant::now(),
@@ -128,6 +180,7 @@ impl Desk {
 
     /// One look at everything: claim what may go, park what must wait, give back what got stuck.
     async fn round(&mut self) {
+        self.divert();
         let most = usize::try_from(self.office.config.desk.claim.get()).unwrap_or(usize::MAX);
         loop {
             // In a statement of its own: one with hundreds of letters takes many times as long.
@@ -188,7 +241,7 @@ impl Desk {
         let mut seats: Vec<&mut Seat> = self.seats.values_mut().collect();
         seats.rotate_left(start);
         for seat in seats {
-            if seat.held(lane).is_empty() || seat.line.pace().paused(now).is_some() {
+            if seat.held(lane).is_empty() || seat.line.paused(now).is_some() {
                 continue;
             }
             let mut room = seat.line.room(lane).min(most.saturating_sub(gathered.len()));
@@ -248,11 +301,12 @@ impl Desk {
                 give_back(&held).await;
                 continue;
             }
-            let Held { letter, chunk, room, .. } = held;
+            let Held { letter, route, chunk, room, .. } = held;
             if verdict == Some(Verdict::Go) {
                 self.tenure.claimed(job);
-                let line = Arc::clone(&self.seat(&letter.job.site).line);
-                line.push(Claimed { letter, not_before, since: now, _room: room });
+                let line = Arc::clone(&self.seat(&letter.job.site, route).line);
+                let tried = Tried::default();
+                line.push(Claimed { letter, route, tried, not_before, since: now, _room: room });
             }
             finished.extend(chunk.settle());
         }
@@ -267,6 +321,8 @@ impl Desk {
             .map(|(held, not_before)| {
                 let claimed = Claimed {
                     letter: held.letter.clone(),
+                    route: held.route,
+                    tried: Tried::default(),
                     not_before: *not_before,
                     since: Instant::now(),
                     _room: None,
@@ -317,7 +373,7 @@ impl Desk {
             // Of this site alone: others do not stand in its way.
             let mut position = 0;
             for lane in Lane::ALL {
-                let pause = seat.line.pace().paused(now).unwrap_or(Duration::ZERO);
+                let pause = seat.line.paused(now).unwrap_or(Duration::ZERO);
                 while seat.held(lane).front().is_some_and(|held| held.waited(now) > hold || pause > hold) {
                     let Some(held) = seat.held(lane).pop_front() else { break };
                     self.held[index(lane)] -= 1;
@@ -357,6 +413,12 @@ impl Desk {
                 self.office.metrics.held.dec();
                 give_back(&held).await;
             }
+        }
+        // What comes after this the lines give back themselves.
+        self.strays.close();
+        while let Some(claimed) = self.strays.recv().await {
+            let done = attempt::given_back(&self.office, &self.tenure, &claimed, Duration::ZERO);
+            self.office.recorder.submit(done, &self.tenure).await;
         }
         for mut intake in intakes {
             // What comes after this the intake gives back itself.

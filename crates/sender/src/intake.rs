@@ -8,7 +8,7 @@ use bus::{Letter, Puller, SendChunk};
 use domain::{DomainName, Lane, Shard, SiteId};
 use futures_util::{StreamExt, stream};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -76,7 +76,8 @@ impl Intake {
                             continue;
                         }
                         Err(Closed) => {
-                            give_back(&Held { letter, chunk, since, room }).await;
+                            let route = self.office.routes.first(&letter);
+                            give_back(&Held { letter, route, chunk, since, room }).await;
                             return;
                         }
                     }
@@ -88,7 +89,8 @@ impl Intake {
                 if let Some(room) = &mut room {
                     self.keep(room, &letter);
                 }
-                ready.push(Held { letter, chunk: Arc::clone(&chunk), since, room });
+                let route = self.office.routes.first(&letter);
+                ready.push(Held { letter, route, chunk: Arc::clone(&chunk), since, room });
             }
             if let Err(mpsc::error::SendError(letters)) = self.sender.send(ready).await {
                 for held in &letters {
@@ -162,14 +164,15 @@ impl Intake {
         }
         // Of mail that is only tried nobody learns, not even a name server.
         let sent = letters.iter().filter(|letter| !letter.sandbox);
-        let domains: HashSet<DomainName> = sent.map(|letter| letter.job.recipient.domain()).collect();
-        let route = &self.office.route;
+        let domains: HashMap<DomainName, &Letter> =
+            sent.map(|letter| (letter.job.recipient.domain(), letter)).collect();
+        let routes = &self.office.routes;
         let asks: Vec<_> = domains
             .into_iter()
-            .filter(|domain| self.silent.get(domain).is_none_or(|until| *until < now))
-            .map(async |domain| {
+            .filter(|(domain, _)| self.silent.get(domain).is_none_or(|until| *until < now))
+            .map(async |(domain, letter)| {
                 let asked = Instant::now();
-                let site = tokio::time::timeout(SITE_WAIT, route.site(&domain)).await.ok().flatten();
+                let site = tokio::time::timeout(SITE_WAIT, routes.site(letter)).await.ok().flatten();
                 (domain, site, asked.elapsed())
             })
             .collect();

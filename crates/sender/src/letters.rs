@@ -1,5 +1,6 @@
 //! Letters in the hands of a shard's owner, and the chunks they came in.
 
+use crate::routes::{RouteId, Tried};
 use bus::{AckHandle, Letter};
 use domain::Lane;
 use std::{
@@ -41,6 +42,8 @@ pub(crate) type Room = Option<OwnedSemaphorePermit>;
 /// A letter that is held, not claimed yet.
 pub(crate) struct Held {
     pub(crate) letter: Letter,
+    /// The route that it is to take, as things stand.
+    pub(crate) route: RouteId,
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) since: Instant,
     pub(crate) room: Room,
@@ -49,6 +52,9 @@ pub(crate) struct Held {
 /// A letter that is claimed: its outcome must be recorded, whatever it is.
 pub(crate) struct Claimed {
     pub(crate) letter: Letter,
+    pub(crate) route: RouteId,
+    /// Routes that gave no session for it under this claim.
+    pub(crate) tried: Tried,
     /// When the throttle lets it start.
     pub(crate) not_before: Instant,
     pub(crate) since: Instant,

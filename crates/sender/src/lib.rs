@@ -17,6 +17,8 @@
 //! end is compared with the monotonic clock; past it the connection is closed without a dot. A dot that went out and
 //! was not answered is doubt, never a deferral.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test ends at its first surprise"))]
+
 mod attempt;
 mod config;
 mod desk;
@@ -27,20 +29,25 @@ mod line;
 mod metrics;
 mod ownership;
 mod pace;
+mod provider;
 mod recorder;
 mod resolve;
 mod route;
+mod routes;
+mod sessions;
 mod tenure;
 
 pub use config::{
-    AddressPolicy, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, RecordConfig, RelayConfig,
-    RouteConfig, RulesFileError, SenderConfig, TlsMode, read_rules,
+    AddressPolicy, BreakerConfig, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, PoolConfig,
+    PoolRouteConfig, ProviderConfig, RecordConfig, RelayConfig, RouteConfig, RulesFileError, SenderConfig, TlsMode,
+    read_rules,
 };
 pub use route::RouteError;
+pub use routes::RoutesError;
 
 use domain::ShardCount;
 use metrics::SenderMetrics;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Why a sender cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +55,9 @@ pub enum SenderError {
     /// The database cannot be used.
     #[error("cannot use the database")]
     Store(#[from] store::StoreError),
-    /// The route cannot be used.
-    #[error("cannot use the configured route")]
-    Route(#[from] RouteError),
+    /// The routes cannot be used.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
     /// The rules for replies cannot be used.
     #[error(transparent)]
     Rules(#[from] RulesFileError),
@@ -70,7 +77,7 @@ pub(crate) struct Office {
     pub(crate) store: store::Store,
     pub(crate) bus: bus::Bus,
     pub(crate) press: Arc<press::Press>,
-    pub(crate) route: route::Route,
+    pub(crate) routes: routes::Routes,
     pub(crate) rules: domain::Ruleset,
     pub(crate) journal: journal::Journal,
     pub(crate) recorder: recorder::Recorder,
@@ -89,10 +96,10 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Opens the journal, resolves what an earlier process on this volume left behind, and prepares the route.
+    /// Opens the journal, resolves what an earlier process on this volume left behind, and prepares the routes.
     ///
     /// # Errors
-    /// When the database, the journal or the route cannot be used.
+    /// When the database, the journal or a route cannot be used.
     pub async fn build(
         config: SenderConfig,
         shards: ShardCount,
@@ -105,7 +112,7 @@ impl Sender {
         let metrics = SenderMetrics::register(registry);
         let rules = config.rules()?;
         tracing::info!(version = rules.version(), "judges replies by these rules");
-        let route = route::Route::new(&config.route, &config.deadlines)?;
+        let routes = routes::Routes::new(&config)?;
         let name = config.instance_name();
         let directory = config.journal.directory.clone();
         let opened = journal::Journal::open(&config.journal, &name)
@@ -116,7 +123,7 @@ impl Sender {
         let room = (config.desk.rendered_bytes / intake::KIB / 2).max(1);
         let rendered = [room, room].map(|room| Arc::new(tokio::sync::Semaphore::new(room)));
         let office =
-            Office { config, store, bus, press, route, rules, journal, recorder, metrics, rendered, shards, life };
+            Office { config, store, bus, press, routes, rules, journal, recorder, metrics, rendered, shards, life };
         Ok(Self { office: Arc::new(office), recording, name })
     }
 
@@ -132,9 +139,16 @@ impl Sender {
         let stop = office.life.token();
         let recording = recording.run(Arc::clone(&office));
         let owning = async {
-            ownership::own(Arc::clone(&office), name, stop).await;
+            ownership::own(Arc::clone(&office), name, stop.clone()).await;
             office.recorder.close();
+            office.routes.close_unused(Duration::ZERO).await;
         };
-        tokio::join!(recording, owning);
+        let idle = office.config.desk.idle;
+        let closing = async {
+            while stop.run_until_cancelled(tokio::time::sleep(idle / 2)).await.is_some() {
+                office.routes.close_unused(idle).await;
+            }
+        };
+        tokio::join!(recording, owning, closing);
     }
 }

@@ -1,11 +1,12 @@
-//! The connections of one site, and the claimed letters that wait for them.
+//! The connections of one site over one route, and the claimed letters that wait for them.
 
 use crate::{
     Office,
     attempt::{self, Mood},
     letters::Claimed,
     pace::Pace,
-    route::{NoSession, Session},
+    route::{Fault, NoSession, Route, Session},
+    routes::RouteId,
     tenure::Tenure,
 };
 use domain::{Lane, SiteId, SiteLimits};
@@ -15,7 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Sessions tried for one letter when one after the other turns out to have died while it rested.
@@ -27,9 +28,20 @@ const SMOOTHING: f64 = 0.2;
 /// How many times the smoothed time a single measurement counts for at most.
 const MOST_SLOWER: f64 = 2.0;
 
-/// The line of letters to one site.
+/// Where a line tells its desk something.
+#[derive(Clone)]
+pub(crate) struct Bell {
+    /// There is room.
+    pub(crate) freed: Arc<Notify>,
+    /// Claimed letters that are to take another route. Never more than are claimed.
+    pub(crate) strays: mpsc::UnboundedSender<Claimed>,
+}
+
+/// The line of letters to one site over one route.
 pub(crate) struct Line {
     site: SiteId,
+    id: RouteId,
+    route: Arc<Route>,
     limits: SiteLimits,
     office: Arc<Office>,
     tenure: Arc<Tenure>,
@@ -38,8 +50,7 @@ pub(crate) struct Line {
     /// Its letters go back to the queue.
     closing: CancellationToken,
     pace: Mutex<Pace>,
-    /// Tells the desk that there is room.
-    freed: Arc<Notify>,
+    bell: Bell,
 }
 
 #[derive(Default)]
@@ -77,23 +88,30 @@ impl Work {
 }
 
 impl Line {
-    pub(crate) fn new(site: SiteId, office: &Arc<Office>, tenure: &Arc<Tenure>, freed: &Arc<Notify>) -> Arc<Self> {
-        let limits = office.config.shaping.limits_for(&site);
+    pub(crate) fn new(site: SiteId, id: RouteId, office: &Arc<Office>, tenure: &Arc<Tenure>, bell: &Bell) -> Arc<Self> {
+        let limits = office.routes.limits(id, &site);
         Arc::new(Self {
             pace: Mutex::new(Pace::new(&limits, office.config.desk.pause, Instant::now())),
             site,
+            id,
+            route: Arc::clone(office.routes.get(id)),
             limits,
             office: Arc::clone(office),
             tenure: Arc::clone(tenure),
             work: Mutex::new(Work { allowed: limits.max_connections.get().into(), ..Work::default() }),
             ready: Notify::new(),
             closing: CancellationToken::new(),
-            freed: Arc::clone(freed),
+            bell: bell.clone(),
         })
     }
 
     pub(crate) fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long nothing is to be sent: the site or the route is left alone.
+    pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
+        self.pace().paused(now).max(self.route.paused(now))
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -118,7 +136,8 @@ impl Line {
         let took = self.work().took;
         // A second each, until one has been seen.
         let each = if took > 0.0 { took } else { 1.0 };
-        self.pace().turn(position, f64::from(self.limits.max_connections.get()) / each, now)
+        let turn = self.pace().turn(position, f64::from(self.limits.max_connections.get()) / each, now);
+        turn.max(self.route.paused(now).unwrap_or(Duration::ZERO))
     }
 
     /// Whether nothing is claimed for this site.
@@ -189,7 +208,7 @@ impl Line {
                 Lane::Bulk => work.bulk_busy -= 1,
             }
             drop(work);
-            self.freed.notify_one();
+            self.bell.freed.notify_one();
         }
         self.office.metrics.connections.dec();
         if let Some(session) = session {
@@ -233,8 +252,15 @@ impl Line {
         }
     }
 
-    async fn deliver(&self, claimed: Claimed, session: &mut Option<Session>) {
+    async fn deliver(&self, mut claimed: Claimed, session: &mut Option<Session>) {
         let office = &*self.office;
+        // What waited for this connection while its route failed may go another way.
+        if self.route.paused(Instant::now()).is_some() {
+            match self.redirect(claimed) {
+                Ok(()) => return,
+                Err(back) => claimed = *back,
+            }
+        }
         if claimed.not_before > Instant::now() {
             tokio::time::sleep_until(claimed.not_before.into()).await;
         }
@@ -248,7 +274,7 @@ impl Line {
                 if !self.tenure.is_live() || office.life.is_shutting_down() || self.closing.is_cancelled() {
                     break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::ZERO);
                 }
-                let paused = self.pace().paused(Instant::now());
+                let paused = self.paused(Instant::now());
                 if let Some(left) = paused {
                     break 'tried attempt::given_back(office, &self.tenure, &claimed, left);
                 }
@@ -273,13 +299,24 @@ impl Line {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1));
                     }
                     Err(NoneOpen::Failed(error)) => {
-                        break 'tried attempt::without_session(office, &self.tenure, &claimed, &error);
+                        let fault = self.no_session(&error);
+                        match self.redirect(claimed) {
+                            Ok(()) => return,
+                            Err(back) => claimed = *back,
+                        }
+                        let mut done = attempt::without_session(office, &self.tenure, &claimed, &error);
+                        if fault != Fault::Site {
+                            // It says nothing about the site.
+                            done.mood = Mood::Silent;
+                        }
+                        break 'tried done;
                     }
                 };
                 let result = attempt::over(office, &self.tenure, open, &claimed).await;
-                if !open.connection.is_reusable() {
-                    *session = None;
+                if result.is_none() {
+                    self.route.found_dead();
                 }
+                self.rest(session);
                 if let Some(done) = result {
                     break 'tried done;
                 }
@@ -313,12 +350,64 @@ impl Line {
             }
             Mood::Silent => {}
         }
-        office.metrics.attempted(&done.outcome.what, now.saturating_duration_since(begun));
+        office.metrics.attempted(&done.outcome.what, self.route.name(), now.saturating_duration_since(begun));
         office.recorder.submit(done, &self.tenure).await;
+    }
+
+    /// Lets go of a session that cannot be used again, or that others may want.
+    fn rest(&self, session: &mut Option<Session>) {
+        if self.route.is_shared() {
+            let Some(session) = session.take() else { return };
+            if let Some(over) = self.route.put(session) {
+                self.office.life.spawn_finite("farewell", over.quit());
+            }
+        } else if session.as_ref().is_some_and(|session| !session.connection.is_reusable()) {
+            *session = None;
+        }
+    }
+
+    /// Notes that no session came about, and whose fault it is.
+    fn no_session(&self, reason: &NoSession) -> Fault {
+        let now = Instant::now();
+        let fault = self.route.fault(reason);
+        match fault {
+            Fault::Site => {
+                self.pace().failed(now);
+                return fault;
+            }
+            Fault::Route | Fault::Credentials if self.route.paused(now).is_some() => return fault,
+            Fault::Route | Fault::Credentials => self.route.failed(fault, now),
+        }
+        self.office.metrics.route_failed(self.route.name());
+        let delay_ms = self.route.paused(now).map_or(0, |left| left.as_millis() as u64);
+        let error = service::Chain(reason).to_string();
+        if fault == Fault::Credentials {
+            tracing::error!(route = self.route.name(), delay_ms, error, "a route refuses user name and password");
+        } else {
+            tracing::warn!(route = self.route.name(), delay_ms, error, "a route is left alone for a while");
+        }
+        fault
+    }
+
+    /// Hands a letter of which nothing was sent to another route of its pool; it comes back when none can be used.
+    fn redirect(&self, claimed: Claimed) -> Result<(), Box<Claimed>> {
+        let tried = claimed.tried.with(self.id);
+        // Mail that is only tried needs no route.
+        let is_real = |_| !claimed.letter.sandbox;
+        let Some(route) = self.office.routes.pick(&claimed.letter, tried, Instant::now(), is_real) else {
+            return Err(Box::new(claimed));
+        };
+        let sent = self.bell.strays.send(Claimed { route, tried, ..claimed });
+        sent.map_err(|mpsc::error::SendError(back)| Box::new(Claimed { route: self.id, ..back }))?;
+        self.office.metrics.redirected(self.route.name());
+        Ok(())
     }
 
     /// The receiver refused a connection: when it keeps others, they are as many as it takes.
     fn refused_one_more(&self) -> bool {
+        if self.route.is_shared() {
+            return self.route.has_other_sessions();
+        }
         let mut work = self.work();
         if work.open == 0 {
             return false;
@@ -342,12 +431,19 @@ impl Line {
             }
             session.connection.quit().await;
         }
+        let Claimed { letter, .. } = claimed;
         // Not waited for longer: a letter in hand keeps its shard from being handed over.
         let within = self.office.config.desk.start_within;
-        let permit = self.pace().connection_permit(Instant::now(), within);
-        tokio::time::sleep_until(permit.ok_or(NoneOpen::Later(within))?.into()).await;
-        let domain = claimed.letter.job.recipient.domain();
-        self.office.route.session(&domain, self.limits.tls).await.map_err(NoneOpen::Failed)
+        let turn = if self.route.is_shared() {
+            let turn = tokio::time::timeout(within, self.route.turn(letter.job.lane)).await;
+            turn.map_err(|_| NoneOpen::Later(Duration::from_secs(1)))?
+        } else {
+            let permit = self.pace().connection_permit(Instant::now(), within);
+            tokio::time::sleep_until(permit.ok_or(NoneOpen::Later(within))?.into()).await;
+            None
+        };
+        let domain = letter.job.recipient.domain();
+        self.route.session(&domain, self.limits.tls, turn).await.map_err(NoneOpen::Failed)
     }
 }
 

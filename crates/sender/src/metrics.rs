@@ -17,13 +17,26 @@ struct Result {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Attempt {
+    result: &'static str,
+    route: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfRoute {
+    route: String,
+}
+
 pub(crate) struct SenderMetrics {
     pub(crate) shards: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) held: Gauge,
     pub(crate) parked: Counter,
     pub(crate) record_seconds: Histogram,
-    attempts: Family<Result, Counter>,
+    attempts: Family<Attempt, Counter>,
+    route_failures: Family<OfRoute, Counter>,
+    redirected: Family<OfRoute, Counter>,
     attempt_seconds: Histogram,
     claims: Family<Result, Counter>,
     claim_size: Histogram,
@@ -42,6 +55,8 @@ impl SenderMetrics {
             parked: Counter::default(),
             record_seconds: seconds(),
             attempts: Family::default(),
+            route_failures: Family::default(),
+            redirected: Family::default(),
             attempt_seconds: seconds(),
             claims: Family::default(),
             claim_size: Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0]),
@@ -61,8 +76,18 @@ impl SenderMetrics {
             registry.register("parked", "Letters put back to rest because they could not go soon", new.parked.clone());
             registry.register(
                 "attempts",
-                "Attempts by result; in_doubt: the final dot was not answered",
+                "Attempts by result and route; in_doubt: the final dot was not answered",
                 new.attempts.clone(),
+            );
+            registry.register(
+                "route_failures",
+                "Times that a route gave no session, whatever the receiver, and was left alone for it",
+                new.route_failures.clone(),
+            );
+            registry.register(
+                "redirected",
+                "Letters that this route gave no session, and that another one of their pool took",
+                new.redirected.clone(),
             );
             registry.register("attempt_seconds", "From a letter's turn to its reply", new.attempt_seconds.clone());
             registry.register(
@@ -91,7 +116,7 @@ impl SenderMetrics {
         new
     }
 
-    pub(crate) fn attempted(&self, what: &What, took: Duration) {
+    pub(crate) fn attempted(&self, what: &What, route: &str, took: Duration) {
         let result = match what {
             What::Delivered => "delivered",
             What::Bounced => "bounced",
@@ -99,8 +124,16 @@ impl SenderMetrics {
             What::InDoubt => "in_doubt",
             What::GivenBack { .. } => "given_back",
         };
-        self.attempts.get_or_create(&Result { result }).inc();
+        self.attempts.get_or_create(&Attempt { result, route: route.to_owned() }).inc();
         self.attempt_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn route_failed(&self, route: &str) {
+        self.route_failures.get_or_create(&OfRoute { route: route.to_owned() }).inc();
+    }
+
+    pub(crate) fn redirected(&self, route: &str) {
+        self.redirected.get_or_create(&OfRoute { route: route.to_owned() }).inc();
     }
 
     pub(crate) fn claimed(&self, asked: usize, verdicts: &Claimed, took: Duration) {

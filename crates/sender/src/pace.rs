@@ -12,6 +12,44 @@ const SLOWEST: f64 = 1.0;
 /// costs no more than this.
 const LONGEST_TURN: Duration = Duration::from_secs(60);
 
+/// Leaves alone what fails, longer each time.
+pub(crate) struct Backoff {
+    pause: Duration,
+    until: Option<Instant>,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) const fn new(pause: Duration) -> Self {
+        Self { pause, until: None, failures: 0 }
+    }
+
+    /// How long it is still to be left alone.
+    pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
+        self.until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
+    pub(crate) fn failed(&mut self, now: Instant) {
+        // What was under way together fails together, and counts once.
+        if self.paused(now).is_none() {
+            let pause = self.pause * 2_u32.pow(self.failures.min(MAX_DOUBLINGS));
+            self.failures = self.failures.saturating_add(1);
+            self.until = Some(now + pause);
+        }
+    }
+
+    /// It is left alone for so long, whatever happened before.
+    pub(crate) fn stop(&mut self, pause: Duration, now: Instant) {
+        self.until = Some(now + pause);
+    }
+
+    pub(crate) fn answered(&mut self, now: Instant) {
+        if self.paused(now).is_none() {
+            self.failures = 0;
+        }
+    }
+}
+
 /// The pace of one site, kept by the owner of its shard alone, which is what makes its limits exact.
 pub(crate) struct Pace {
     origin: Instant,
@@ -20,9 +58,7 @@ pub(crate) struct Pace {
     /// Asked again at the start: what was claimed ahead and got stuck must not start in one burst.
     starts: Option<Gcra>,
     connections: Option<Gcra>,
-    pause: Duration,
-    paused_until: Option<Instant>,
-    failures: u32,
+    backoff: Backoff,
     /// Messages a second that the limits allow; for the estimate of a parked letter's due time.
     ceiling: f64,
 }
@@ -36,9 +72,7 @@ impl Pace {
             messages: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
             starts: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
             connections: limits.connection_rate.map(|rate| Gcra::new(rate, u32::from(limits.max_connections.get()))),
-            pause,
-            paused_until: None,
-            failures: 0,
+            backoff: Backoff::new(pause),
             ceiling: limits.rate.map_or(f64::INFINITY, |rate| rate.per_second()),
         }
     }
@@ -66,24 +100,17 @@ impl Pace {
 
     /// How long the site is still to be left alone.
     pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
-        self.paused_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+        self.backoff.paused(now)
     }
 
     /// The site failed or asked to slow down: it is left alone, longer each time.
     pub(crate) fn failed(&mut self, now: Instant) {
-        // What was under way together fails together, and counts once.
-        if self.paused(now).is_none() {
-            let pause = self.pause * 2_u32.pow(self.failures.min(MAX_DOUBLINGS));
-            self.failures = self.failures.saturating_add(1);
-            self.paused_until = Some(now + pause);
-        }
+        self.backoff.failed(now);
     }
 
     /// The site took or refused a message in good order.
     pub(crate) fn answered(&mut self, now: Instant) {
-        if self.paused(now).is_none() {
-            self.failures = 0;
-        }
+        self.backoff.answered(now);
     }
 
     /// When the `position`-th letter that cannot be held will have its turn, as far as one can tell: its connections
@@ -92,7 +119,7 @@ impl Pace {
         let pause = self.paused(now).unwrap_or(Duration::ZERO);
         let rate = able.min(self.ceiling).max(SLOWEST);
         let wait = Duration::from_secs_f64((position as f64 / rate).min(LONGEST_TURN.as_secs_f64()));
-        (pause + wait).max(self.pause)
+        (pause + wait).max(self.backoff.pause)
     }
 }
 

@@ -1,41 +1,62 @@
-//! The way out: MX hosts, or one relay.
+//! One way out: MX hosts, or a relay.
 
 use crate::{
-    config::{Deadlines, RelayConfig, RouteConfig, TlsMode},
+    config::{BreakerConfig, Deadlines, RelayConfig, RouteConfig, TlsMode},
+    pace::Backoff,
+    provider::{Account, Provider},
     resolve::{MxResolver, ResolveError, ResolverSetupError},
+    sessions::{Sessions, Turn},
 };
-use domain::{DomainName, SiteId, TlsNeed};
+use domain::{DomainName, Lane, MessageId, Shaping, SiteId, TlsNeed};
 use smtp::{
     TlsContext,
-    client::{ClientConfig, ConnectError, Connection, Credentials, HeloName, Stage, TlsPolicy},
+    client::{ClientConfig, ConnectError, Connection, Credentials, HeloName, Stage, TlsPolicy, WireError},
 };
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio_util::bytes::Bytes;
 
 /// Why a route cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// The EHLO name is none.
-    #[error("route.helo: {text:?} is not a host name; give the name that the source address resolves to")]
+    #[error("helo: {text:?} is not a host name; give the name that the source address resolves to")]
     Helo {
         /// What was given.
         text: String,
     },
     /// The password cannot be read.
-    #[error("route.password_file: cannot read {}", path.display())]
+    #[error("password_file: cannot read {}: {source}", path.display())]
     Password {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A user name without a password, or the reverse.
-    #[error("route.username and route.password_file go together: give both or neither")]
+    #[error("username and password_file go together: give both or neither")]
     HalfCredentials,
+    /// A provider without its key.
+    #[error("password_file: name the file that holds the provider's key")]
+    NoPassword,
+    /// A field of a provider's route.
+    #[error("{field}: {problem}")]
+    Provider {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it, and the fix.
+        problem: String,
+    },
     /// DNS cannot be set up.
-    #[error("route: {0}")]
+    #[error("{0}")]
     Resolver(#[from] ResolverSetupError),
     /// TLS cannot be set up.
-    #[error("route: cannot set up TLS")]
+    #[error("cannot set up TLS: {0}")]
     Tls(#[from] smtp::TlsSetupError),
 }
 
@@ -58,30 +79,61 @@ impl NoSession {
     }
 }
 
+/// Whose fault it is that no session came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The receiver's.
+    Site,
+    /// The route's, whatever the receiver.
+    Route,
+    /// The route's, and it does not pass by itself: user name and password are refused.
+    Credentials,
+}
+
 /// A session and the host that it is with.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) host: String,
+    /// With a relay: the right to use it.
+    turn: Option<Turn>,
 }
 
 pub(crate) struct Route {
-    name: &'static str,
+    name: String,
     way: Way,
     client: ClientConfig,
+    /// Limits by site of this route alone.
+    pub(crate) shaping: Option<Shaping>,
+    health: Mutex<Backoff>,
+    credentials_pause: Duration,
 }
 
 enum Way {
-    Relay { host: String, port: u16 },
+    Relay(Box<Relay>),
     Direct { resolver: Box<MxResolver>, port: u16, hosts: usize, addresses: usize, site_ttl: Duration },
 }
 
+struct Relay {
+    host: String,
+    port: u16,
+    account: Option<Account>,
+    sessions: Sessions,
+}
+
 impl Route {
-    pub(crate) fn new(config: &RouteConfig, deadlines: &Deadlines) -> Result<Self, RouteError> {
+    pub(crate) fn new(
+        name: String,
+        config: &RouteConfig,
+        deadlines: &Deadlines,
+        breaker: &BreakerConfig,
+    ) -> Result<Self, RouteError> {
+        let provider = Provider::of(config);
         let helo = match config {
             RouteConfig::Direct(direct) => &direct.helo,
             RouteConfig::Relay(relay) => &relay.helo,
+            _ => provider.and_then(|(_, config)| config.helo.as_deref()).unwrap_or("localhost"),
         };
-        let helo: HeloName = helo.parse().map_err(|_| RouteError::Helo { text: helo.clone() })?;
+        let helo: HeloName = helo.parse().map_err(|_| RouteError::Helo { text: helo.to_owned() })?;
         let mut client = ClientConfig::new(helo, TlsContext::new()?);
         client.deadlines = smtp::client::Deadlines {
             connect: deadlines.connect,
@@ -95,8 +147,8 @@ impl Route {
             dot: deadlines.dot,
             ..smtp::client::Deadlines::default()
         };
-        let (name, way) = match config {
-            RouteConfig::Direct(direct) => {
+        let (way, shaping) = match (config, provider) {
+            (RouteConfig::Direct(direct), _) => {
                 client.source = direct.source;
                 let way = Way::Direct {
                     resolver: Box::new(MxResolver::new(direct)?),
@@ -105,42 +157,171 @@ impl Route {
                     addresses: direct.addresses_per_host.get().into(),
                     site_ttl: direct.site_ttl,
                 };
-                ("direct", way)
+                (way, &direct.shaping)
             }
-            RouteConfig::Relay(relay) => {
-                client.tls = match relay.tls {
-                    TlsMode::None => TlsPolicy::None,
-                    TlsMode::Opportunistic => TlsPolicy::Opportunistic,
-                    TlsMode::Required => TlsPolicy::Required { name: None },
-                    TlsMode::Implicit => TlsPolicy::Implicit { name: None },
+            (_, Some((provider, config))) => {
+                let path = config.password_file.as_deref().ok_or(RouteError::NoPassword)?;
+                let password = password(path)?;
+                let account = Account::new(provider, config, &password)
+                    .map_err(|(field, problem)| RouteError::Provider { field, problem })?;
+                client.tls = policy(account.tls);
+                client.credentials = Some(Credentials {
+                    username: account.username.clone(),
+                    password,
+                    allow_without_tls: config.allow_password_without_tls,
+                });
+                let relay = Relay {
+                    host: account.host.clone(),
+                    port: account.port,
+                    sessions: Sessions::new(account.max_connections, account.messages_per_connection),
+                    account: Some(account),
                 };
-                client.credentials = credentials(relay)?;
-                ("relay", Way::Relay { host: relay.host.clone(), port: relay.port })
+                (Way::Relay(Box::new(relay)), &config.shaping)
             }
+            (RouteConfig::Relay(relay), None) => {
+                client.tls = policy(relay.tls);
+                client.credentials = credentials(relay)?;
+                let way = Way::Relay(Box::new(Relay {
+                    host: relay.host.clone(),
+                    port: relay.port,
+                    sessions: Sessions::new(relay.max_connections.get(), relay.messages_per_connection.get()),
+                    account: None,
+                }));
+                (way, &relay.shaping)
+            }
+            (_, None) => unreachable!("every other kind is a provider's"),
         };
-        Ok(Self { name, way, client })
+        Ok(Self {
+            name,
+            way,
+            client,
+            shaping: shaping.clone(),
+            health: Mutex::new(Backoff::new(breaker.pause)),
+            credentials_pause: breaker.credentials,
+        })
     }
 
     /// The route's name in facts and figures.
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn health(&self) -> MutexGuard<'_, Backoff> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the route is still to be left alone, whatever the receiver.
+    pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
+        self.health().paused(now)
+    }
+
+    /// It gave a session.
+    pub(crate) fn answered(&self, now: Instant) {
+        self.health().answered(now);
+    }
+
+    /// It gave none, by its own fault.
+    pub(crate) fn failed(&self, fault: Fault, now: Instant) {
+        match fault {
+            Fault::Site => {}
+            Fault::Route => self.health().failed(now),
+            Fault::Credentials => self.health().stop(self.credentials_pause, now),
+        }
+    }
+
+    /// Whose fault it is that there is no session.
+    pub(crate) fn fault(&self, reason: &NoSession) -> Fault {
+        match (&self.way, reason) {
+            // The address that it is to come from is not one of this host.
+            (Way::Direct { .. }, NoSession::Connect { source, .. }) if is_about_us(source) => Fault::Route,
+            (Way::Direct { .. }, _) => Fault::Site,
+            (Way::Relay(_), NoSession::Connect { source, .. }) => match source {
+                ConnectError::Refused { stage: Stage::Auth, reply } if !reply.is_transient() => Fault::Credentials,
+                ConnectError::AuthWithoutTls | ConnectError::AuthUnavailable => Fault::Credentials,
+                _ => Fault::Route,
+            },
+            (Way::Relay(_), _) => Fault::Route,
+        }
+    }
+
+    /// Whether the relay keeps other sessions, so that to be refused one more is no failure.
+    pub(crate) fn has_other_sessions(&self) -> bool {
+        matches!(&self.way, Way::Relay(relay) if relay.sessions.has_others())
+    }
+
+    /// Whether its sessions serve all receivers.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.way, Way::Relay(_))
+    }
+
+    /// Gives back a session that others may use; it comes back when it is to be closed.
+    pub(crate) fn put(&self, session: Session) -> Option<Connection> {
+        match &self.way {
+            Way::Relay(relay) => relay.sessions.put(session.connection),
+            Way::Direct { .. } => Some(session.connection),
+        }
+    }
+
+    /// Says good-bye in the sessions that nobody has used for so long.
+    pub(crate) async fn close_unused(&self, keep: Duration) {
+        let Way::Relay(relay) = &self.way else { return };
+        for connection in relay.sessions.stale(keep) {
+            connection.quit().await;
+        }
+    }
+
+    /// A session turned out to be dead: others that rested have most likely died with it.
+    pub(crate) fn found_dead(&self) {
+        if let Way::Relay(relay) = &self.way {
+            relay.sessions.clear();
+        }
+    }
+
+    /// The mail as this route wants it.
+    pub(crate) fn dressed(&self, message: MessageId, mime: &Bytes) -> Bytes {
+        let Way::Relay(relay) = &self.way else { return mime.clone() };
+        let Some(account) = &relay.account else { return mime.clone() };
+        let header = account.header(message);
+        [header.as_bytes(), mime].concat().into()
     }
 
     /// The site behind a domain by its MX hosts, and how long that may be believed; `None` where the route does not
     /// depend on it, or it cannot be told now.
     pub(crate) async fn site(&self, domain: &DomainName) -> Option<(SiteId, Duration)> {
         match &self.way {
-            Way::Relay { .. } => None,
+            Way::Relay(_) => None,
             Way::Direct { resolver, site_ttl, .. } => Some((resolver.site(domain).await?, *site_ttl)),
         }
     }
 
-    /// Opens a session with one of the hosts that take mail for `domain`.
-    pub(crate) async fn session(&self, domain: &DomainName, need: TlsNeed) -> Result<Session, NoSession> {
+    /// Waits for the right to use a session, where those of all receivers are counted together.
+    pub(crate) async fn turn(&self, lane: Lane) -> Option<Turn> {
         match &self.way {
-            Way::Relay { host, port } => {
-                let address = self.relay_address(host, *port).await?;
-                self.connect(host, address, None).await
+            Way::Relay(relay) => Some(relay.sessions.turn(lane).await),
+            Way::Direct { .. } => None,
+        }
+    }
+
+    /// Opens a session with one of the hosts that take mail for `domain`, or takes one that rests.
+    pub(crate) async fn session(
+        &self,
+        domain: &DomainName,
+        need: TlsNeed,
+        turn: Option<Turn>,
+    ) -> Result<Session, NoSession> {
+        match &self.way {
+            Way::Relay(relay) => {
+                let mut session = match relay.sessions.take() {
+                    Some(connection) => Session { connection, host: relay.host.clone(), turn: None },
+                    None => {
+                        let address = self.relay_address(&relay.host, relay.port).await?;
+                        let session = self.connect(&relay.host, address, None).await?;
+                        self.answered(Instant::now());
+                        session
+                    }
+                };
+                session.turn = turn;
+                Ok(session)
             }
             Way::Direct { resolver, port, hosts, addresses, .. } => {
                 let mut last = NoSession::Resolve(ResolveError::NoAddress);
@@ -158,7 +339,10 @@ impl Route {
                     };
                     for address in candidates {
                         match self.connect(host.as_str(), address, Some(need)).await {
-                            Ok(session) => return Ok(session),
+                            Ok(session) => {
+                                self.answered(Instant::now());
+                                return Ok(session);
+                            }
                             Err(error) => last = error,
                         }
                     }
@@ -187,7 +371,7 @@ impl Route {
                 connection.quit().await;
                 Err(NoSession::Plain { host })
             }
-            Ok(connection) => Ok(Session { connection, host }),
+            Ok(connection) => Ok(Session { connection, host, turn: None }),
             Err(source) => Err(NoSession::Connect { host, source }),
         }
     }
@@ -203,18 +387,37 @@ impl Route {
     }
 }
 
+fn is_about_us(error: &ConnectError) -> bool {
+    matches!(
+        error,
+        ConnectError::Wire(WireError::Io { stage: Stage::Connect, source })
+            if source.kind() == io::ErrorKind::AddrNotAvailable
+    )
+}
+
+fn policy(mode: TlsMode) -> TlsPolicy {
+    match mode {
+        TlsMode::None => TlsPolicy::None,
+        TlsMode::Opportunistic => TlsPolicy::Opportunistic,
+        TlsMode::Required => TlsPolicy::Required { name: None },
+        TlsMode::Implicit => TlsPolicy::Implicit { name: None },
+    }
+}
+
 fn credentials(relay: &RelayConfig) -> Result<Option<Credentials>, RouteError> {
     match (&relay.username, &relay.password_file) {
         (None, None) => Ok(None),
-        (Some(username), Some(path)) => {
-            let password =
-                std::fs::read_to_string(path).map_err(|source| RouteError::Password { path: path.clone(), source })?;
-            Ok(Some(Credentials {
-                username: username.clone(),
-                password: password.trim_end_matches(['\r', '\n']).to_owned(),
-                allow_without_tls: relay.allow_password_without_tls,
-            }))
-        }
+        (Some(username), Some(path)) => Ok(Some(Credentials {
+            username: username.clone(),
+            password: password(path)?,
+            allow_without_tls: relay.allow_password_without_tls,
+        })),
         _ => Err(RouteError::HalfCredentials),
     }
+}
+
+fn password(path: &Path) -> Result<String, RouteError> {
+    let read = std::fs::read_to_string(path);
+    let text = read.map_err(|source| RouteError::Password { path: path.to_owned(), source })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -33,7 +33,10 @@ async fn a_doubt_stands_in_the_journal_the_metrics_the_api_and_the_story_of_its_
     let lines = journal(fleet.folder(), &id);
     let reply = lines.last().expect("the journal knows it");
     assert!(reply.starts_with("R ") && reply.contains("in_doubt"), "{lines:?}");
-    assert_eq!(fleet.metric("sender", r#"mailfleet_sender_attempts_total{result="in_doubt"}"#).await, 1.0);
+    assert_eq!(
+        fleet.metric("sender", r#"mailfleet_sender_attempts_total{result="in_doubt",route="relay"}"#).await,
+        1.0
+    );
     let story = why().await;
     assert!(story.contains("may have been delivered: no answer came to the last line"), "{story}");
     assert!(story.contains("An attempt may have delivered it, and nobody knows yet"), "{story}");

@@ -17,6 +17,7 @@ mod kill;
 mod labels;
 mod model;
 mod neighbours;
+mod pools;
 mod rotation;
 mod routes;
 mod sandbox;

@@ -22,7 +22,9 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
 async fn over_relay(tls: TlsMode, offered: SinkTls) -> Fleet {
     Fleet::builder()
         .sink(|sink| sink.tls = offered)
-        .settings(|settings| settings.sender.route = RouteConfig::Relay(RelayConfig { tls, ..RelayConfig::default() }))
+        .settings(|settings| {
+            settings.sender.route = Some(RouteConfig::Relay(RelayConfig { tls, ..RelayConfig::default() }))
+        })
         .start()
         .await
 }
@@ -37,8 +39,8 @@ async fn over_mx_with(dns: &DnsServer, addresses: AddressPolicy, dns_timeout: Du
         .settings(|settings| {
             // Every domain behind the same intake.
             settings.shards = ShardCount(NonZeroU16::MIN);
-            settings.sender.route =
-                RouteConfig::Direct(DirectConfig { resolvers, addresses, dns_timeout, ..DirectConfig::default() });
+            let direct = DirectConfig { resolvers, addresses, dns_timeout, ..DirectConfig::default() };
+            settings.sender.route = Some(RouteConfig::Direct(direct));
         })
         .start()
         .await

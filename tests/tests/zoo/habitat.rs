@@ -138,7 +138,8 @@ pub async fn visit(zoo: &[Species]) -> Vec<Observed> {
     }
     if let (Habitat::Relay(tls), Some(relay)) = (habitat, cages[0].peers.values().next()) {
         let (host, port) = (relay.address().ip().to_string(), relay.address().port());
-        fleet.settings.sender.route = RouteConfig::Relay(RelayConfig { host, port, tls, ..RelayConfig::default() });
+        let relay = RelayConfig { host, port, tls, ..RelayConfig::default() };
+        fleet.settings.sender.route = Some(RouteConfig::Relay(relay));
     }
     fleet.launch(Kind::Sender, Kind::Sender.name()).await;
     fleet.ready().await;
@@ -222,13 +223,13 @@ async fn close(mut fleet: Fleet, sent: usize) {
 
 fn set_up(settings: &mut Settings, zoo: &[Species], dns: &DnsServer) {
     let policy = if zoo[0].fleet == Habitat::Public { AddressPolicy::Public } else { AddressPolicy::Any };
-    settings.sender.route = RouteConfig::Direct(DirectConfig {
+    settings.sender.route = Some(RouteConfig::Direct(DirectConfig {
         helo: "fleet.test".to_owned(),
         resolvers: vec![dns.address()],
         addresses: policy,
         dns_timeout: DNS_PATIENCE,
         ..DirectConfig::default()
-    });
+    }));
     settings.sender.deadlines = Deadlines {
         connect: PATIENCE,
         greeting: PATIENCE,
