@@ -113,7 +113,9 @@ async fn run_renderer(boot: Boot) -> Result<(), ServiceError> {
 }
 
 async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
-    let config: SenderSections = boot.config()?;
+    let config: SenderSections = boot.config_that(|config: &SenderSections| {
+        config.sender.check().map_err(|problem| ConfigError::invalid(problem.field, problem.text))
+    })?;
     let sealer = sealer(&config.secrets)?;
     let store = connect_store(&boot, &config.postgres).await?;
     let bus = connect_bus(&boot, config.nats).await?;
@@ -121,10 +123,7 @@ async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
     let (life, metrics) = (boot.lifecycle(), boot.metrics());
     let built =
         sender::Sender::build(config.sender, config.fleet.shards, store.clone(), bus.clone(), press, &metrics, life);
-    let sender = built.await.map_err(|error| match error {
-        sender::SenderError::Rules(error) => ConfigError::invalid("sender.reply_rules", error.to_string()).into(),
-        error => ServiceError::unavailable("what the sender needs", error),
-    })?;
+    let sender = built.await.map_err(|error| ServiceError::unavailable("what the sender needs", error))?;
     tell_readiness(&boot, store.clone(), bus.clone());
     serve_ops(&boot, &config.http).await?;
     sender.run().await;

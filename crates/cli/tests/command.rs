@@ -96,3 +96,29 @@ fn a_key_that_nobody_knows_is_an_error_that_names_it() {
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     assert!(said(&output).contains("recrod"), "{}", said(&output));
 }
+
+#[test]
+fn routes_that_cannot_be_meant_are_an_error_that_names_the_field_before_anything_starts() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("routes.toml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).expect("can be written");
+        mailfleet(&["run", "sender", "--config", &file.to_string_lossy(), "--check-config"])
+    };
+    for (text, problem) in [
+        (
+            "[sender]\nroutes.own = { kind = 'direct' }\npools.all.routes = [{ route = 'onw' }]\n",
+            "sender.pools.all.routes: there is no route \"onw\"; there are own",
+        ),
+        (
+            "[sender]\nroute = { kind = 'ses', password_file = '/nowhere' }\n",
+            "sender.route: password_file: cannot read",
+        ),
+        ("[sender]\nreply_rules = '/nowhere.toml'\n", "sender.reply_rules: cannot read /nowhere.toml"),
+    ] {
+        let output = check(text);
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+        assert!(said(&output).contains(problem), "{}", said(&output));
+    }
+    let fine = "[sender]\nroutes.own = { kind = 'direct' }\npools.all.routes = [{ route = 'own', weight = 2 }]\n";
+    assert_eq!(check(fine).status.code(), Some(0));
+}

@@ -71,6 +71,31 @@ pub enum SenderError {
     },
 }
 
+/// What cannot be meant by a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The field.
+    pub field: String,
+    /// What is wrong with it, and the fix.
+    pub text: String,
+}
+
+impl SenderConfig {
+    /// Whether a sender could start with it, as far as this host can tell: files are read, nobody is talked to.
+    ///
+    /// # Errors
+    /// With the first problem.
+    pub fn check(&self) -> Result<(), ConfigProblem> {
+        self.rules()
+            .map_err(|error| ConfigProblem { field: "sender.reply_rules".to_owned(), text: error.to_string() })?;
+        routes::Routes::new(self).map(|_| ()).map_err(|error| {
+            let text = error.to_string();
+            let (field, text) = text.split_once(": ").unwrap_or(("sender", &text));
+            ConfigProblem { field: field.to_owned(), text: text.to_owned() }
+        })
+    }
+}
+
 /// What every part of a sender needs.
 pub(crate) struct Office {
     pub(crate) config: SenderConfig,

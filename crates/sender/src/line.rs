@@ -294,6 +294,13 @@ impl Line {
                     Err(NoneOpen::Later(wait)) => {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, wait);
                     }
+                    Err(NoneOpen::LeftAlone(left)) => {
+                        match self.redirect(claimed) {
+                            Ok(()) => return,
+                            Err(back) => claimed = *back,
+                        }
+                        break 'tried attempt::given_back(office, &self.tenure, &claimed, left);
+                    }
                     // One connection too many is no fault of the message: it goes over those that there are.
                     Err(NoneOpen::Failed(error)) if error.is_refusal_at_the_door() && self.refused_one_more() => {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1));
@@ -436,7 +443,12 @@ impl Line {
         let within = self.office.config.desk.start_within;
         let turn = if self.route.is_shared() {
             let turn = tokio::time::timeout(within, self.route.turn(letter.job.lane)).await;
-            turn.map_err(|_| NoneOpen::Later(Duration::from_secs(1)))?
+            let turn = turn.map_err(|_| NoneOpen::Later(Duration::from_secs(1)))?;
+            // Somebody before may have found out meanwhile.
+            if let Some(left) = self.route.paused(Instant::now()) {
+                return Err(NoneOpen::LeftAlone(left));
+            }
+            turn
         } else {
             let permit = self.pace().connection_permit(Instant::now(), within);
             tokio::time::sleep_until(permit.ok_or(NoneOpen::Later(within))?.into()).await;
@@ -451,5 +463,7 @@ impl Line {
 enum NoneOpen {
     /// Our own limit: not before some time has passed.
     Later(Duration),
+    /// The route failed a moment ago.
+    LeftAlone(Duration),
     Failed(NoSession),
 }

@@ -18,12 +18,12 @@ const MAX_ROUTES: usize = 32;
 /// Longest name of a route, in characters.
 const MAX_NAME: usize = 32;
 
-/// Why the configured routes and pools cannot be used.
+/// Why the configured routes and pools cannot be used: the field, a colon, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 pub enum RoutesError {
     /// Two ways to say it.
     #[error(
-        "sender.route is for a fleet with one way out: move it to sender.routes.NAME, or leave routes and pools out"
+        "sender.route: is for a fleet with one way out; move it to sender.routes.NAME, or leave routes and pools out"
     )]
     Both,
     /// Routes that nobody uses, or nothing for some.
@@ -302,7 +302,7 @@ mod tests {
     async fn what_cannot_be_meant_is_refused_with_its_field() {
         let all = |routes: &str| format!("{TWO}pools.all.routes = {routes}");
         for (text, part) in [
-            (format!("{TWO}route = {{ kind = 'relay' }}"), "sender.route is for a fleet with one way out"),
+            (format!("{TWO}route = {{ kind = 'relay' }}"), "sender.route: is for a fleet with one way out"),
             (TWO.to_owned(), "sender.pools: no pool is for everybody"),
             (all("[]"), "sender.pools.all.routes: has no route"),
             (all("[{ route = 'own' }]"), "sender.routes.relay: no pool uses it"),

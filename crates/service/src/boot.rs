@@ -122,6 +122,17 @@ impl Boot {
     /// # Errors
     /// With every problem there is; or, when it was only to be checked, after it has been printed.
     pub fn config<T: DeserializeOwned + Default + Serialize>(&self) -> Result<T, ConfigError> {
+        self.config_that(|_| Ok(()))
+    }
+
+    /// The same, when it is more than well-formed: `check` tells what of it cannot be meant.
+    ///
+    /// # Errors
+    /// As [`Boot::config`], and those of `check`.
+    pub fn config_that<T: DeserializeOwned + Default + Serialize>(
+        &self,
+        check: impl FnOnce(&T) -> Result<(), ConfigError>,
+    ) -> Result<T, ConfigError> {
         let config: T = match self.layers.read() {
             Err(ConfigError::Invalid(mut problems)) => {
                 problems.extend(
@@ -134,6 +145,7 @@ impl Boot {
         if !self.problems.is_empty() {
             return Err(ConfigError::Invalid(self.problems.clone()));
         }
+        check(&config)?;
         if self.check_config {
             // Nobody reads it: then there is nobody to tell.
             let _unread = std::io::stdout().write_all(config::show(&config).as_bytes());

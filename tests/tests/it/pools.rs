@@ -276,12 +276,12 @@ async fn a_tenants_mail_goes_by_his_pool_and_bears_our_id_where_the_provider_rep
         "resend": account("resend"),
     });
     let expected = [
-        ("sendgrid", "apikey", r#"X-SMTPAPI: {"unique_args":{"mid":"ID"}}"#),
-        ("mailgun", "postmaster@mg.example.com", r#"X-Mailgun-Variables: {"mid":"ID"}"#),
-        ("ses", "AKIAEXAMPLE", "X-SES-MESSAGE-TAGS: mid=ID"),
-        ("postmark", "secret", "X-PM-Metadata-mid: ID\r\nX-PM-KeepID: true\r\nX-PM-Message-Stream: news"),
-        ("sparkpost", "SMTP_Injection", r#"X-MSYS-API: {"metadata":{"mid":"ID"}}"#),
-        ("resend", "resend", "Resend-Idempotency-Key: ID"),
+        ("sendgrid", "apikey", r#"X-SMTPAPI: {"unique_args":{"mid":"$"}}"#),
+        ("mailgun", "postmaster@mg.example.com", r#"X-Mailgun-Variables: {"mid":"$"}"#),
+        ("ses", "AKIAEXAMPLE", "X-SES-MESSAGE-TAGS: mid=$"),
+        ("postmark", "secret", "X-PM-Metadata-mid: $\r\nX-PM-KeepID: true\r\nX-PM-Message-Stream: news"),
+        ("sparkpost", "SMTP_Injection", r#"X-MSYS-API: {"metadata":{"mid":"$"}}"#),
+        ("resend", "resend", "Resend-Idempotency-Key: $"),
     ];
     let mut pools = json!({"others": {"routes": [{"route": "own"}]}});
     let mut keys = Vec::new();
@@ -306,7 +306,7 @@ async fn a_tenants_mail_goes_by_his_pool_and_bears_our_id_where_the_provider_rep
         until("it is there", async || !fleet.sink.mails_to(&to).is_empty()).await;
         let copy = fleet.sink.mails_to(&to)[0].clone();
         let text = String::from_utf8_lossy(&copy.body);
-        let header = header.replace("ID", &id.to_string());
+        let header = header.replace('$', &id.to_string());
         assert!(text.starts_with(&format!("{header}\r\n")), "{route}: {text}");
         assert_eq!(gate.logins().pop(), Some((username.to_owned(), "secret".to_owned())));
     }

@@ -2,11 +2,19 @@
 
 use crate::addresses;
 use domain::{Closing, Lane};
-use mailfleet_tests::{Fleet, Kind, mail};
+use mailfleet_tests::{
+    Fleet, Kind,
+    dns::{DnsServer, Table},
+    mail,
+};
 use proto::v1::MessageState;
+use sender::{AddressPolicy, DirectConfig, RouteConfig};
 use serde_json::json;
 use sqlx::Connection;
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 use testkit::until;
 
 #[tokio::test]
@@ -80,8 +88,13 @@ async fn urgent_mail_does_not_wait_for_a_claim_of_bulk_mail() {
 
 #[tokio::test]
 async fn a_receiver_never_sees_more_connections_than_it_is_given() {
+    let hosts = Table::default().mx("receiver.test", &[(10, "mx.test.")]).host("mx.test", Ipv4Addr::LOCALHOST.into());
+    let dns = DnsServer::start(hosts).await;
+    let resolvers = vec![dns.address()];
     let fleet = Fleet::builder()
         .settings(|settings| {
+            let direct = DirectConfig { resolvers, addresses: AddressPolicy::Any, ..DirectConfig::default() };
+            settings.sender.route = Some(RouteConfig::Direct(direct));
             let limits =
                 json!({"max_connections": 3, "messages_per_connection": 5, "rate": "none", "connection_rate": "none"});
             settings.shape(json!({"default": limits}));
