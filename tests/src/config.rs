@@ -144,7 +144,7 @@ fn sender() -> SenderConfig {
             "default": { "rate": "none", "connection_rate": "none" },
         }))
         .unwrap(),
-        retry: RetrySchedule::of_steps(vec![ms(6_000), ms(30_000), ms(90_000)]).unwrap(),
+        retry: RetrySchedule::of_steps(vec![ms(6_000), ms(30_000), ms(90_000)]).unwrap().into(),
         lease: LeaseConfig { term: ms(1_500), renew_every: ms(300), margin: ms(300), look_every: ms(100) },
         desk: DeskConfig {
             hold: ms(500),

@@ -122,6 +122,9 @@ pub fn happened(event: &MessageEvent) -> String {
     if event.attempt > 0 {
         text.push_str(&format!(" at attempt {}", event.attempt));
     }
+    if !event.route.is_empty() {
+        text.push_str(&format!(" by {}", safe(&event.route)));
+    }
     if !event.host.is_empty() {
         text.push_str(&format!(" [{}]", safe(&event.host)));
     }

@@ -120,15 +120,15 @@ fn mixed(seed: MessageId, attempt: u16) -> u64 {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+pub(crate) struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    steps: Option<Vec<humantime_serde::Serde<Duration>>>,
+    pub(crate) steps: Option<Vec<humantime_serde::Serde<Duration>>>,
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    base: Option<Duration>,
+    pub(crate) base: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    factor: Option<f64>,
+    pub(crate) factor: Option<f64>,
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    cap: Option<Duration>,
+    pub(crate) cap: Option<Duration>,
 }
 
 impl TryFrom<Written> for RetrySchedule {

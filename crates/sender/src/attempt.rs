@@ -292,7 +292,9 @@ const fn connect_class(error: &ConnectError) -> BounceClass {
 }
 
 fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut FactDetail) -> What {
-    let wait = office.config.retry.next_attempt(job.attempt + 1, stated, job.message);
+    let class = detail.class.as_deref().and_then(|class| class.parse().ok());
+    let schedule = office.config.retry.schedule(job.lane, class);
+    let wait = schedule.next_attempt(job.attempt + 1, stated, job.message);
     detail.next_at = chrono::Duration::from_std(wait).ok().map(|wait| service::clock::now() + wait);
     What::Deferred { wait }
 }

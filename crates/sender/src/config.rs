@@ -1,6 +1,6 @@
 //! What an operator decides about sending.
 
-use domain::{RetrySchedule, RulesError, Ruleset, Shaping};
+use domain::{RetryPolicy, RulesError, Ruleset, Shaping};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -74,8 +74,8 @@ pub struct SenderConfig {
     pub breaker: BreakerConfig,
     /// Limits by destination site.
     pub shaping: Shaping,
-    /// When deferred mail goes again.
-    pub retry: RetrySchedule,
+    /// When deferred mail goes again, by what the deferral says and by lane.
+    pub retry: RetryPolicy,
     /// Leases on shards.
     pub lease: LeaseConfig,
     /// What is held and claimed.
@@ -103,7 +103,7 @@ impl Default for SenderConfig {
             pools: BTreeMap::new(),
             breaker: BreakerConfig::default(),
             shaping: Shaping::default(),
-            retry: RetrySchedule::default(),
+            retry: RetryPolicy::default(),
             lease: LeaseConfig::default(),
             desk: DeskConfig::default(),
             record: RecordConfig::default(),

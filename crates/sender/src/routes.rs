@@ -239,7 +239,10 @@ impl Routes {
     /// The route that a letter waits for when none can be used.
     pub(crate) fn first(&self, letter: &Letter) -> RouteId {
         let ways = self.ways(letter);
-        ways.routes[ways.pool.pick(letter.job.message, |_| true).unwrap_or(0)]
+        match ways.routes[..] {
+            [only] => only,
+            _ => ways.routes[ways.pool.pick(letter.job.message, |_| true).unwrap_or(0)],
+        }
     }
 
     /// Whether a letter may go by more than one route.

@@ -243,7 +243,7 @@ fn set_up(settings: &mut Settings, zoo: &[Species], dns: &DnsServer) {
     settings.sender.lease = LeaseConfig::default();
     // Three more tries soon, and then none before all is over.
     let steps = [200, 400, 800, 3_600_000].map(Duration::from_millis);
-    settings.sender.retry = RetrySchedule::of_steps(steps.into()).unwrap();
+    settings.sender.retry = RetrySchedule::of_steps(steps.into()).unwrap().into();
     settings.dispatcher.resend_bulk = false;
     let limits = zoo.iter().map(|species| (species.domain(), serde_json::to_value(&species.limits).unwrap()));
     let sites: serde_json::Map<String, serde_json::Value> = limits.collect();

@@ -79,6 +79,8 @@ pub fn settings<'a>(command: &'a mut Command, sink_port: u16, options: &Options)
         .env_remove("DATABASE_URL")
         .env_remove("NATS_URL")
         .env("MAILFLEET_SENDER__ROUTE__PORT", sink_port.to_string())
+        // The relay stands for all receivers: what is measured are their limits.
+        .env("MAILFLEET_SENDER__ROUTE__MAX_CONNECTIONS", "10000")
         .env("MAILFLEET_SENDER__SHAPING__DEFAULT__RATE", "none")
         .env("MAILFLEET_SENDER__SHAPING__DEFAULT__CONNECTION_RATE", "none")
         .env("MAILFLEET_SENDER__SHAPING__DEFAULT__MESSAGES_PER_CONNECTION", "1000");
