@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::{classify::ClassifyArgs, exit, manage::args::ManageCommand, template::TemplateCommand};
+use crate::{
+    classify::ClassifyArgs, doctor::DoctorCommand, exit, manage::args::ManageCommand, template::TemplateCommand,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -83,6 +85,13 @@ pub enum Command {
     /// Answers with one JSON value a reply. With --stored it goes over the refusals in the log instead, tells which of
     /// them the rules would take for something else than they were, and gathers the words that no rule knows.
     Classify(ClassifyArgs),
+    /// Look for what keeps mail from being delivered, and say what to do about it
+    ///
+    /// Ends with 1 when something is wrong.
+    Doctor {
+        #[command(subcommand)]
+        command: DoctorCommand,
+    },
     /// Where mail rests and moves: by slot, tenant and campaign
     Queue {
         /// Show it once instead of again and again on a terminal

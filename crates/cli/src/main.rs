@@ -9,6 +9,7 @@ mod args;
 mod campaign;
 mod classify;
 mod demo;
+mod doctor;
 mod exit;
 mod fleet;
 mod manage;
@@ -68,6 +69,7 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::Template { command } => template::run(command, &reach, out).await,
         Command::Messages(args) => messages::run(&args, &reach, out).await,
         Command::Classify(args) => classify::run(args, &reach, out).await,
+        Command::Doctor { command } => doctor::run(command, out).await,
         Command::Watch(args) => watch::run(args, &reach, out).await,
         Command::Why { message } => why::run(&message, &reach, out).await,
         Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,

@@ -136,7 +136,7 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
                 (Some(reply), ConnectError::Refused { stage, .. }) => {
                     let reply = SmtpReply::new(reply.code, &reply.text);
                     answered(&mut detail, &reply);
-                    let verdict = office.rules.classify(stage_of(*stage), &reply);
+                    let verdict = office.rules.classify((*stage).into(), &reply);
                     detail.class = verdict.class().map(|class| class.as_str().to_owned());
                     let wait = match verdict {
                         Verdict::Defer { stated_wait, .. } => stated_wait,
@@ -224,7 +224,7 @@ pub(crate) fn tell(mut span: trace::Span, job: &Job, done: &mut Done) {
 fn refused(office: &Office, job: &Job, stage: WireStage, reply: &Reply, detail: &mut FactDetail) -> (What, Mood) {
     let reply = SmtpReply::new(reply.code, &reply.text);
     answered(detail, &reply);
-    let verdict = office.rules.classify(stage_of(stage), &reply);
+    let verdict = office.rules.classify(stage.into(), &reply);
     detail.class = verdict.class().map(|class| class.as_str().to_owned());
     let slower = verdict.class().is_some_and(BounceClass::asks_to_slow_down) || reply.code() == 421;
     let mood = if slower { Mood::Fails } else { Mood::Answers };
@@ -323,20 +323,6 @@ fn outcome(tenure: &Tenure, job: &Job, what: What, detail: FactDetail) -> Outcom
         site: job.site.clone(),
         what,
         detail,
-    }
-}
-
-/// Where domain's rules see a stage of the wire.
-fn stage_of(stage: WireStage) -> Stage {
-    match stage {
-        WireStage::Connect | WireStage::Banner => Stage::Greeting,
-        WireStage::Ehlo => Stage::Hello,
-        WireStage::StartTls => Stage::StartTls,
-        WireStage::Auth => Stage::Auth,
-        WireStage::Reset | WireStage::Mail | WireStage::Quit => Stage::MailFrom,
-        WireStage::Rcpt => Stage::RcptTo,
-        WireStage::Data | WireStage::Body => Stage::Data,
-        WireStage::Dot => Stage::Dot,
     }
 }
 

@@ -213,7 +213,7 @@ impl Line {
         self.office.metrics.connections.dec();
         if let Some(session) = session {
             self.work().open -= 1;
-            session.connection.quit().await;
+            session.end().await;
         }
     }
 
@@ -366,7 +366,7 @@ impl Line {
         if self.route.is_shared() {
             let Some(session) = session.take() else { return };
             if let Some(over) = self.route.put(session) {
-                self.office.life.spawn_finite("farewell", over.quit());
+                self.office.life.spawn_finite("farewell", over.end());
             }
         } else if session.as_ref().is_some_and(|session| !session.connection.is_reusable()) {
             *session = None;
@@ -436,7 +436,7 @@ impl Line {
             if session.connection.is_reusable() && !full {
                 return Ok(session);
             }
-            session.connection.quit().await;
+            session.end().await;
         }
         let Claimed { letter, .. } = claimed;
         // Not waited for longer: a letter in hand keeps its shard from being handed over.

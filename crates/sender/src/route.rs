@@ -56,7 +56,7 @@ pub enum RouteError {
     #[error("{0}")]
     Resolver(#[from] ResolverSetupError),
     /// TLS cannot be set up.
-    #[error("cannot set up TLS: {0}")]
+    #[error("ca_file: {0}")]
     Tls(#[from] smtp::TlsSetupError),
 }
 
@@ -98,6 +98,13 @@ pub(crate) struct Session {
     turn: Option<Turn>,
 }
 
+impl Session {
+    /// Says good-bye. Nobody opens another one in its place before it is over.
+    pub(crate) async fn end(self) {
+        self.connection.quit().await;
+    }
+}
+
 pub(crate) struct Route {
     name: String,
     way: Way,
@@ -134,7 +141,12 @@ impl Route {
             _ => provider.and_then(|(_, config)| config.helo.as_deref()).unwrap_or("localhost"),
         };
         let helo: HeloName = helo.parse().map_err(|_| RouteError::Helo { text: helo.to_owned() })?;
-        let mut client = ClientConfig::new(helo, TlsContext::new()?);
+        let ca_file = match config {
+            RouteConfig::Relay(relay) => relay.ca_file.as_deref(),
+            _ => provider.and_then(|(_, config)| config.ca_file.as_deref()),
+        };
+        let tls = ca_file.map_or_else(TlsContext::new, TlsContext::with_file)?;
+        let mut client = ClientConfig::new(helo, tls);
         client.deadlines = smtp::client::Deadlines {
             connect: deadlines.connect,
             banner: deadlines.greeting,
@@ -255,17 +267,19 @@ impl Route {
     }
 
     /// Gives back a session that others may use; it comes back when it is to be closed.
-    pub(crate) fn put(&self, session: Session) -> Option<Connection> {
-        match &self.way {
-            Way::Relay(relay) => relay.sessions.put(session.connection),
-            Way::Direct { .. } => Some(session.connection),
-        }
+    pub(crate) fn put(&self, session: Session) -> Option<Session> {
+        let Session { connection, host, turn } = session;
+        let over = match &self.way {
+            Way::Relay(relay) => relay.sessions.put(connection)?,
+            Way::Direct { .. } => connection,
+        };
+        Some(Session { connection: over, host, turn })
     }
 
     /// Says good-bye in the sessions that nobody has used for so long.
     pub(crate) async fn close_unused(&self, keep: Duration) {
         let Way::Relay(relay) = &self.way else { return };
-        for connection in relay.sessions.stale(keep) {
+        while let Some((connection, _turn)) = relay.sessions.stale(keep) {
             connection.quit().await;
         }
     }

@@ -62,12 +62,13 @@ impl Sessions {
         None
     }
 
-    /// Those that have rested for longer than this.
-    pub(crate) fn stale(&self, keep: Duration) -> Vec<Connection> {
+    /// One that has rested for longer than this, and the turn to close it in, if nobody needs that.
+    pub(crate) fn stale(&self, keep: Duration) -> Option<(Connection, Turn)> {
+        let turn = Turn { _turn: Arc::clone(&self.turns).try_acquire_owned().ok()?, _bulk: None };
         let mut resting = self.resting();
         // The longest at rest stand in front.
-        let count = resting.iter().take_while(|(_, since)| since.elapsed() >= keep).count();
-        resting.drain(..count).map(|(connection, _)| connection).collect()
+        let is_stale = resting.first().is_some_and(|(_, since)| since.elapsed() >= keep);
+        is_stale.then(|| (resting.remove(0).0, turn))
     }
 
     /// One turned out to be dead: the others have most likely died with it.

@@ -27,5 +27,5 @@ pub use crate::reply::{Reply, ReplyLimits, Violation};
 pub use capabilities::Capabilities;
 pub use config::{ClientConfig, Credentials, Deadlines, HeloName, HeloNameError, TlsPolicy};
 pub use connect::Connection;
-pub use error::{Abort, ConnectError, Stage, WireError};
+pub use error::{Abort, ConnectError, HandshakeFault, Stage, WireError};
 pub use transaction::{Attempt, Envelope, Unsendable};

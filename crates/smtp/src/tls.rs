@@ -7,9 +7,15 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{
+        CertificateDer, ServerName, UnixTime,
+        pem::{self, PemObject},
+    },
 };
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The TLS set-up could not be made. Only bad custom roots or an unusable crypto provider lead here.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +26,14 @@ pub enum TlsSetupError {
     /// No root certificate was given, so nothing could ever be verified.
     #[error("no root certificates were given")]
     NoRoots,
+    /// A file of root certificates cannot be read.
+    #[error("cannot read certificates from {}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
     /// The crypto provider supports no protocol version.
     #[error("cannot set up TLS")]
     Provider(#[source] Error),
@@ -53,6 +67,16 @@ impl TlsContext {
             roots.add(certificate).map_err(TlsSetupError::Roots)?;
         }
         Self::build(roots)
+    }
+
+    /// Trusts the certificates in this file (PEM) and no others.
+    ///
+    /// # Errors
+    /// One of [`TlsSetupError`]'s.
+    pub fn with_file(path: &Path) -> Result<Self, TlsSetupError> {
+        let wrong = |source| TlsSetupError::File { path: path.to_owned(), source };
+        let certificates = CertificateDer::pem_file_iter(path).map_err(wrong)?.collect::<Result<Vec<_>, _>>();
+        Self::with_roots(certificates.map_err(wrong)?)
     }
 
     fn build(roots: RootCertStore) -> Result<Self, TlsSetupError> {

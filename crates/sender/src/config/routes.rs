@@ -101,6 +101,8 @@ pub struct RelayConfig {
     pub helo: String,
     /// Encryption. Default opportunistic.
     pub tls: TlsMode,
+    /// File of certificates (PEM) that the relay's is verified by. Default: Mozilla's roots.
+    pub ca_file: Option<PathBuf>,
     /// User name, when the relay wants one.
     pub username: Option<String>,
     /// File that holds the password.
@@ -123,6 +125,7 @@ impl Default for RelayConfig {
             port: 2525,
             helo: "localhost".to_owned(),
             tls: TlsMode::Opportunistic,
+            ca_file: None,
             username: None,
             password_file: None,
             allow_password_without_tls: false,
@@ -170,6 +173,8 @@ pub struct ProviderConfig {
     pub port: Option<u16>,
     /// Encryption, instead of STARTTLS with a verified certificate.
     pub tls: Option<TlsMode>,
+    /// File of certificates (PEM) that the host's is verified by. Default: Mozilla's roots.
+    pub ca_file: Option<PathBuf>,
     /// Send the password without TLS; only for a stand-in on this host. Default false.
     pub allow_password_without_tls: bool,
     /// Connections that one sender has open at once, instead of what the provider allows or advises.

@@ -59,6 +59,22 @@ impl fmt::Display for Stage {
     }
 }
 
+/// Where the rules for replies see it.
+impl From<Stage> for domain::Stage {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Connect | Stage::Banner => Self::Greeting,
+            Stage::Ehlo => Self::Hello,
+            Stage::StartTls => Self::StartTls,
+            Stage::Auth => Self::Auth,
+            Stage::Reset | Stage::Mail | Stage::Quit => Self::MailFrom,
+            Stage::Rcpt => Self::RcptTo,
+            Stage::Data | Stage::Body => Self::Data,
+            Stage::Dot => Self::Dot,
+        }
+    }
+}
+
 /// Our own reason not to send the final dot, such as a lease that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abort(pub &'static str);
@@ -166,7 +182,48 @@ pub enum ConnectError {
     AuthUnavailable,
 }
 
+/// Why a handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFault {
+    /// The certificate is another host's.
+    Name,
+    /// The certificate is over.
+    Expired,
+    /// The certificate is not valid yet.
+    NotYetValid,
+    /// Nobody who is trusted has signed the certificate.
+    Issuer,
+    /// Something else about the certificate.
+    Certificate,
+    /// What came is not TLS, or the peer hung up.
+    NotTls,
+    /// No version or cipher is known to both, or the peer refused.
+    Protocol,
+}
+
 impl ConnectError {
+    /// Why the handshake failed, if that is what failed.
+    pub fn handshake_fault(&self) -> Option<HandshakeFault> {
+        use rustls::{CertificateError as Bad, Error};
+        let Self::Tls(source) = self else { return None };
+        let Some(error) = source.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+            return Some(HandshakeFault::NotTls);
+        };
+        Some(match error {
+            Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+                HandshakeFault::Name
+            }
+            Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => HandshakeFault::Expired,
+            Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => HandshakeFault::NotYetValid,
+            Error::InvalidCertificate(Bad::UnknownIssuer) => HandshakeFault::Issuer,
+            // A certificate that signed itself, and is no host's in the first place.
+            Error::InvalidCertificate(Bad::Other(_)) => HandshakeFault::Issuer,
+            Error::InvalidCertificate(_) => HandshakeFault::Certificate,
+            Error::InvalidMessage(_) => HandshakeFault::NotTls,
+            _ => HandshakeFault::Protocol,
+        })
+    }
+
     /// What the peer said, if it said anything.
     pub fn reply(&self) -> Option<&Reply> {
         match self {
