@@ -67,7 +67,11 @@ impl SenderMetrics {
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("sender");
             registry.register("shards", "Shards owned", new.shards.clone());
-            registry.register("connections", "SMTP connections, busy or idle", new.connections.clone());
+            registry.register(
+                "connections",
+                "Deliveries at work, each with a connection or about to have one",
+                new.connections.clone(),
+            );
             registry.register(
                 "held",
                 "Letters held and not claimed; high: receivers are slower than the windows",

@@ -5,7 +5,7 @@ use crate::{
     pace::Backoff,
     provider::{Account, Provider},
     resolve::{MxResolver, ResolveError, ResolverSetupError},
-    sessions::{Sessions, Turn},
+    sessions::{Counted, Kept, Sessions, Turn},
 };
 use domain::{DomainName, Lane, MessageId, Shaping, SiteId, TlsNeed};
 use smtp::{
@@ -94,8 +94,8 @@ pub(crate) enum Fault {
 pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) host: String,
-    /// With a relay: the right to use it.
-    turn: Option<Turn>,
+    /// With a relay: the right to use it, and its place among its sessions.
+    shared: Option<(Turn, Counted)>,
 }
 
 impl Session {
@@ -268,19 +268,21 @@ impl Route {
 
     /// Gives back a session that others may use; it comes back when it is to be closed.
     pub(crate) fn put(&self, session: Session) -> Option<Session> {
-        let Session { connection, host, turn } = session;
-        let over = match &self.way {
-            Way::Relay(relay) => relay.sessions.put(connection)?,
-            Way::Direct { .. } => connection,
-        };
-        Some(Session { connection: over, host, turn })
+        match (&self.way, session) {
+            (Way::Relay(relay), Session { connection, host, shared: Some((turn, counted)) }) => {
+                let Kept { connection, counted } = relay.sessions.put(Kept { connection, counted })?;
+                Some(Session { connection, host, shared: Some((turn, counted)) })
+            }
+            (_, session) => Some(session),
+        }
     }
 
     /// Says good-bye in the sessions that nobody has used for so long.
     pub(crate) async fn close_unused(&self, keep: Duration) {
         let Way::Relay(relay) = &self.way else { return };
-        while let Some((connection, _turn)) = relay.sessions.stale(keep) {
+        while let Some((Kept { connection, counted }, turn)) = relay.sessions.stale(keep) {
             connection.quit().await;
+            drop((counted, turn));
         }
     }
 
@@ -325,17 +327,16 @@ impl Route {
     ) -> Result<Session, NoSession> {
         match &self.way {
             Way::Relay(relay) => {
-                let mut session = match relay.sessions.take() {
-                    Some(connection) => Session { connection, host: relay.host.clone(), turn: None },
+                let Kept { connection, counted } = match relay.sessions.take() {
+                    Some(kept) => kept,
                     None => {
                         let address = self.relay_address(&relay.host, relay.port).await?;
-                        let session = self.connect(&relay.host, address, None).await?;
+                        let opened = self.connect(&relay.host, address, None).await?;
                         self.answered(Instant::now());
-                        session
+                        relay.sessions.opened(opened.connection)
                     }
                 };
-                session.turn = turn;
-                Ok(session)
+                Ok(Session { connection, host: relay.host.clone(), shared: turn.map(|turn| (turn, counted)) })
             }
             Way::Direct { resolver, port, hosts, addresses, .. } => {
                 let mut last = NoSession::Resolve(ResolveError::NoAddress);
@@ -385,7 +386,7 @@ impl Route {
                 connection.quit().await;
                 Err(NoSession::Plain { host })
             }
-            Ok(connection) => Ok(Session { connection, host, turn: None }),
+            Ok(connection) => Ok(Session { connection, host, shared: None }),
             Err(source) => Err(NoSession::Connect { host, source }),
         }
     }

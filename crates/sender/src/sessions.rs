@@ -3,7 +3,10 @@
 use domain::Lane;
 use smtp::client::Connection;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,12 +14,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The sessions of one relay. Those that rest and those in use are together never more than there are turns: one is
 /// opened only by who has a turn and finds none that rests.
 pub(crate) struct Sessions {
-    resting: Mutex<Vec<(Connection, Instant)>>,
+    resting: Mutex<Vec<(Kept, Instant)>>,
+    /// Sessions that there are, at rest or in use.
+    open: Arc<AtomicUsize>,
     turns: Arc<Semaphore>,
     /// Bulk mail takes one of these first. They are fewer, so that it never has, or waits for, all turns.
     bulk: Arc<Semaphore>,
-    most: usize,
     messages: u32,
+}
+
+/// A session with the relay.
+pub(crate) struct Kept {
+    pub(crate) connection: Connection,
+    pub(crate) counted: Counted,
+}
+
+/// A session as one of those that there are.
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The right to use one session.
@@ -32,7 +51,7 @@ impl Sessions {
             resting: Mutex::default(),
             turns: Arc::new(Semaphore::new(most)),
             bulk: Arc::new(Semaphore::new((most - 1).max(1))),
-            most,
+            open: Arc::default(),
             messages: messages.into(),
         }
     }
@@ -48,22 +67,29 @@ impl Sessions {
         Turn { _turn: turn, _bulk: bulk }
     }
 
-    /// The session that has rested for the shortest time, if one can take another message.
-    pub(crate) fn take(&self) -> Option<Connection> {
-        self.resting().pop().map(|(connection, _)| connection)
+    /// Counts a session that was opened.
+    pub(crate) fn opened(&self, connection: Connection) -> Kept {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Kept { connection, counted: Counted(Arc::clone(&self.open)) }
+    }
+
+    /// The session that has rested for the shortest time.
+    pub(crate) fn take(&self) -> Option<Kept> {
+        self.resting().pop().map(|(session, _)| session)
     }
 
     /// Lets a session rest; one that has done its work, or is over, comes back.
-    pub(crate) fn put(&self, connection: Connection) -> Option<Connection> {
+    pub(crate) fn put(&self, session: Kept) -> Option<Kept> {
+        let connection = &session.connection;
         if !connection.is_reusable() || connection.messages_sent() >= self.messages {
-            return Some(connection);
+            return Some(session);
         }
-        self.resting().push((connection, Instant::now()));
+        self.resting().push((session, Instant::now()));
         None
     }
 
     /// One that has rested for longer than this, and the turn to close it in, if nobody needs that.
-    pub(crate) fn stale(&self, keep: Duration) -> Option<(Connection, Turn)> {
+    pub(crate) fn stale(&self, keep: Duration) -> Option<(Kept, Turn)> {
         let turn = Turn { _turn: Arc::clone(&self.turns).try_acquire_owned().ok()?, _bulk: None };
         let mut resting = self.resting();
         // The longest at rest stand in front.
@@ -73,15 +99,16 @@ impl Sessions {
 
     /// One turned out to be dead: the others have most likely died with it.
     pub(crate) fn clear(&self) {
-        self.resting().clear();
+        // Closed without the lock.
+        drop(std::mem::take(&mut *self.resting()));
     }
 
     /// Whether the relay keeps other sessions than the one that it refuses to open.
     pub(crate) fn has_others(&self) -> bool {
-        !self.resting().is_empty() || self.most - self.turns.available_permits() > 1
+        self.open.load(Ordering::Relaxed) > 0
     }
 
-    fn resting(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
+    fn resting(&self) -> MutexGuard<'_, Vec<(Kept, Instant)>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
-use testkit::{Fault, FaultProxy, until};
+use testkit::{Fault, FaultProxy, sink::SinkTls, until};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufStream},
     net::{TcpListener, TcpStream},
@@ -181,6 +181,23 @@ async fn the_share_of_a_route_that_fails_goes_over_the_others_without_an_attempt
 }
 
 #[tokio::test]
+async fn a_relay_may_be_verified_by_a_certificate_of_ones_own() {
+    let tls = SinkTls::SelfSigned(vec!["localhost".to_owned()]);
+    let mut fleet = Fleet::builder().without(Kind::Sender).sink(|sink| sink.tls = tls).start().await;
+    let root = BASE64.encode(fleet.sink.certificate().unwrap());
+    let root = fleet.file("root.pem", &format!("-----BEGIN CERTIFICATE-----\n{root}\n-----END CERTIFICATE-----\n"));
+    let mut verified = relay(fleet.sink.addr());
+    verified["host"] = json!("localhost");
+    verified["tls"] = json!("required");
+    verified["ca_file"] = json!(root);
+    send_by(&mut fleet, json!({"verified": verified}), all_by(json!([{"route": "verified"}]))).await;
+    let id = fleet.submit(mail().to("ann@receiver.test")).await;
+    assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
+    assert!(fleet.sink.mails_to("ann@receiver.test")[0].tls);
+    fleet.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_relay_that_refuses_the_password_is_left_alone_and_the_reserve_takes_over() {
     let mut fleet = without_sender().await;
     let sink = fleet.sink.addr();
@@ -208,6 +225,26 @@ async fn a_relay_that_refuses_the_password_is_left_alone_and_the_reserve_takes_o
     assert!(!logins.is_empty() && logins.len() <= 4, "no more than were under way at once: {}", logins.len());
     let verdict = fleet.assert_sound().await;
     assert_eq!((verdict.of(Closing::Delivered), verdict.deferred), (150, 0), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_turns_everybody_away_is_left_alone_and_each_try_counts() {
+    let mut fleet = without_sender().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let busy = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Whether it is heard does not matter.
+            let _ = stream.write_all(b"421 4.3.2 too busy for anybody\r\n").await;
+        }
+    });
+    send_by(&mut fleet, json!({"busy": relay(busy)}), all_by(json!([{"route": "busy"}]))).await;
+    let ids = fleet.submit_all(mail().to_all(addresses(20, "r", "receiver.test"))).await;
+    let seen = fleet.settled(ids[0]).await;
+    assert_eq!((seen.state(), seen.attempts), (MessageState::Queued, 1), "{seen:?}");
+    assert_eq!(seen.timeline.last().unwrap().route, "busy");
+    fleet.assert_sound_so_far().await;
 }
 
 #[tokio::test]
