@@ -305,6 +305,10 @@ impl Line {
                     Err(NoneOpen::Failed(error)) if error.is_refusal_at_the_door() && self.refused_one_more() => {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1));
                     }
+                    // No other route could bring it to a domain that takes no mail.
+                    Err(NoneOpen::Failed(error)) if error.is_final() => {
+                        break 'tried attempt::without_session(office, &self.tenure, &claimed, &error);
+                    }
                     Err(NoneOpen::Failed(error)) => {
                         let fault = self.no_session(&error);
                         match self.redirect(claimed) {

@@ -72,6 +72,11 @@ pub(crate) enum NoSession {
 }
 
 impl NoSession {
+    /// Whether there will be none at any time, by any route: the domain takes no mail.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Resolve(error) if error.is_permanent())
+    }
+
     /// Whether the host refused the session before anything of a message was said, and only for now.
     pub(crate) fn is_refusal_at_the_door(&self) -> bool {
         let Self::Connect { source, .. } = self else { return false };

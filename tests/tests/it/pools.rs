@@ -3,7 +3,11 @@
 use crate::addresses;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use domain::{Closing, Lane, MessageId};
-use mailfleet_tests::{Fleet, Kind, mail};
+use mailfleet_tests::{
+    Fleet, Kind,
+    dns::{DnsServer, Table},
+    mail,
+};
 use proto::v1::{self, MessageState};
 use sender::SenderConfig;
 use serde_json::{Value, json};
@@ -178,6 +182,26 @@ async fn the_share_of_a_route_that_fails_goes_over_the_others_without_an_attempt
     .await;
     let verdict = fleet.assert_sound().await;
     assert_eq!((verdict.deferred, verdict.doubts, verdict.surplus), (0, 0, 0), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn mail_for_a_domain_that_takes_none_bounces_and_what_cannot_be_reached_goes_by_the_relay() {
+    let hosts = Table::default().mx("null.test", &[(0, ".")]).mx("dead.test", &[(10, "mx.dead.test.")]);
+    let dns = DnsServer::start(hosts.host("mx.dead.test", [127, 0, 0, 99].into())).await;
+    let mut fleet = without_sender().await;
+    let own =
+        json!({"kind": "direct", "resolvers": [dns.address()], "addresses": "any", "port": fleet.sink.addr().port()});
+    let routes = json!({"own": own, "relay": relay(fleet.sink.addr())});
+    send_by(&mut fleet, routes, all_by(json!([{"route": "own"}, {"route": "relay", "order": 2}]))).await;
+    let none = fleet.submit(mail().to("ann@null.test")).await;
+    let seen = fleet.ended(none).await;
+    assert_eq!(seen.state(), MessageState::Bounced);
+    assert_eq!(seen.timeline.last().unwrap().route, "own");
+    let dead = fleet.submit(mail().to("ann@dead.test")).await;
+    let seen = fleet.ended(dead).await;
+    assert_eq!((seen.state(), seen.attempts), (MessageState::Delivered, 1));
+    assert_eq!(seen.timeline.last().unwrap().route, "relay");
+    fleet.assert_sound().await;
 }
 
 #[tokio::test]
