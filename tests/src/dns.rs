@@ -46,6 +46,8 @@ pub enum Trouble {
 struct Entry {
     mx: Vec<(u16, String)>,
     addresses: Vec<IpAddr>,
+    texts: Vec<String>,
+    pointer: Option<String>,
     alias: Option<String>,
     trouble: Option<Trouble>,
 }
@@ -82,6 +84,18 @@ impl Table {
     /// A host with an address.
     pub fn host(mut self, name: &str, address: IpAddr) -> Self {
         self.entry(name).addresses.push(address);
+        self
+    }
+
+    /// A name with a TXT record, as strings of 255 octets at most.
+    pub fn text(mut self, name: &str, text: &str) -> Self {
+        self.entry(name).texts.push(text.to_owned());
+        self
+    }
+
+    /// A name of the reverse tree, and the host that it points to.
+    pub fn pointer(mut self, name: &str, host: &str) -> Self {
+        self.entry(name).pointer = Some(host.to_owned());
         self
     }
 
@@ -176,7 +190,11 @@ impl Entry {
             IpAddr::V4(v4) => RData::A(rdata::A(*v4)),
             IpAddr::V6(v6) => RData::AAAA(rdata::AAAA(*v6)),
         });
-        mx.chain(addresses).filter(|data| data.record_type() == kind).collect()
+        let texts =
+            self.texts.iter().map(|text| RData::TXT(rdata::TXT::from_bytes(text.as_bytes().chunks(255).collect())));
+        let pointer =
+            self.pointer.iter().map(|host| RData::PTR(rdata::PTR(Name::from_ascii(format!("{host}.")).unwrap())));
+        mx.chain(addresses).chain(texts).chain(pointer).filter(|data| data.record_type() == kind).collect()
     }
 }
 

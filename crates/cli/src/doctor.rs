@@ -1,6 +1,8 @@
 //! `doctor`: looks at what mail depends on, step by step, and says what each finding means and what to do.
 
+mod domain;
 mod smtp;
+mod spf;
 
 use crate::{
     exit::Exit,
@@ -17,12 +19,18 @@ pub enum DoctorCommand {
     /// Name, TCP, greeting, what it offers, TLS and its certificate, and the login, each in a connection of its own. With
     /// --from and --to it asks for the recipient as well. No mail is ever sent.
     Smtp(smtp::SmtpArgs),
+    /// What DNS says of a domain that mail comes from, and what receivers of bulk mail make of it
+    ///
+    /// MX, SPF of the return path with its look-ups counted, DKIM keys with their lengths, DMARC and alignment, reverse
+    /// names of the addresses that mail leaves from, MTA-STS and TLS-RPT.
+    Domain(domain::DomainArgs),
 }
 
 /// Looks, and ends with 1 when something is wrong.
 pub async fn run(command: DoctorCommand, out: Output) -> anyhow::Result<Exit> {
     match command {
         DoctorCommand::Smtp(args) => smtp::run(args, out).await,
+        DoctorCommand::Domain(args) => domain::run(args, out).await,
     }
 }
 

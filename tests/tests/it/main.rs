@@ -7,6 +7,7 @@ mod attachments;
 mod clients;
 mod command;
 mod delivery;
+mod doctor;
 mod doubt;
 mod edge;
 mod faults;

@@ -1,0 +1,271 @@
+//! SPF as a receiver evaluates it (RFC 7208), with its look-ups counted.
+
+use super::domain::{Dns, NoAnswer};
+use hickory_resolver::proto::rr::{RData, RecordType};
+use std::net::IpAddr;
+
+/// Most terms that may ask DNS (RFC 7208, 4.6.4).
+pub(super) const MOST_LOOKUPS: u32 = 10;
+/// Most look-ups that may find nothing (RFC 7208, 4.6.4).
+const MOST_VOID: u32 = 2;
+/// Most hosts of one `mx` (RFC 7208, 4.6.4).
+const MOST_HOSTS: usize = 10;
+
+/// What becomes of mail from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Pass,
+    Fail,
+    SoftFail,
+    Neutral,
+}
+
+impl Verdict {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::SoftFail => "softfail",
+            Self::Neutral => "neutral",
+        }
+    }
+}
+
+/// Why a record cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpfError {
+    #[error("{domain} publishes no SPF record")]
+    None { domain: String },
+    #[error("{domain} publishes {count} SPF records, and more than one is an error")]
+    Several { domain: String, count: usize },
+    #[error("more than {MOST_LOOKUPS} terms ask DNS, and receivers stop there")]
+    TooManyLookups,
+    #[error("more than {MOST_VOID} look-ups find nothing, and receivers stop there")]
+    TooManyVoid,
+    #[error("{term:?} is no term of SPF")]
+    Syntax { term: String },
+    #[error("{term:?} has a macro, which depends on each mail and is not evaluated here")]
+    Macro { term: String },
+    #[error(transparent)]
+    Dns(#[from] NoAnswer),
+}
+
+/// What a record came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evaluated {
+    pub(super) verdict: Verdict,
+    /// Terms that asked DNS on the way.
+    pub(super) lookups: u32,
+}
+
+/// The one SPF record of a domain.
+pub(super) async fn record(dns: &Dns, domain: &str) -> Result<String, SpfError> {
+    let texts = dns.txt(domain).await?;
+    let is_spf = |text: &String| text.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case("v=spf1"));
+    let mut found: Vec<String> = texts.into_iter().filter(is_spf).collect();
+    match (found.len(), found.pop()) {
+        (1, Some(record)) => Ok(record),
+        (0, _) | (_, None) => Err(SpfError::None { domain: domain.to_owned() }),
+        (count, _) => Err(SpfError::Several { domain: domain.to_owned(), count }),
+    }
+}
+
+/// Evaluates the record of a domain for an address; for none, every term is walked and none matches.
+pub(super) async fn evaluate(dns: &Dns, domain: &str, source: Option<IpAddr>) -> Result<Evaluated, SpfError> {
+    let mut walk = Walk { dns, source, lookups: 0, void: 0 };
+    let verdict = walk.domain(domain.to_owned()).await?.unwrap_or(Verdict::Neutral);
+    Ok(Evaluated { verdict, lookups: walk.lookups })
+}
+
+struct Walk<'a> {
+    dns: &'a Dns,
+    source: Option<IpAddr>,
+    lookups: u32,
+    void: u32,
+}
+
+impl Walk<'_> {
+    fn count(&mut self) -> Result<(), SpfError> {
+        self.lookups += 1;
+        if self.lookups > MOST_LOOKUPS { Err(SpfError::TooManyLookups) } else { Ok(()) }
+    }
+
+    async fn found(&mut self, name: &str, kind: RecordType) -> Result<Vec<RData>, SpfError> {
+        let found = self.dns.records(name, kind).await?;
+        if found.is_empty() {
+            self.void += 1;
+            if self.void > MOST_VOID {
+                return Err(SpfError::TooManyVoid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The verdict of the first term that matches. Each step deeper is one look-up more, which bounds the depth.
+    async fn domain(&mut self, domain: String) -> Result<Option<Verdict>, SpfError> {
+        let record = record(self.dns, &domain).await?;
+        let mut redirect = None;
+        let mut verdict = None;
+        for term in record.split_ascii_whitespace().skip(1) {
+            let (qualifier, mechanism) = match term.as_bytes()[0] {
+                b'+' => (Verdict::Pass, &term[1..]),
+                b'-' => (Verdict::Fail, &term[1..]),
+                b'~' => (Verdict::SoftFail, &term[1..]),
+                b'?' => (Verdict::Neutral, &term[1..]),
+                _ => (Verdict::Pass, term),
+            };
+            if let Some((name, value)) = mechanism.split_once('=')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            {
+                if name.eq_ignore_ascii_case("redirect") {
+                    redirect = Some(value.to_owned());
+                }
+                continue;
+            }
+            if self.matches(&domain, term, mechanism).await? && verdict.is_none() {
+                verdict = Some(qualifier);
+                // A receiver would stop here.
+                if self.source.is_some() {
+                    return Ok(verdict);
+                }
+            }
+        }
+        match redirect {
+            Some(target) if verdict.is_none() => {
+                no_macro(&target, &target)?;
+                self.count()?;
+                Box::pin(self.domain(target)).await
+            }
+            _ => Ok(verdict),
+        }
+    }
+
+    async fn matches(&mut self, domain: &str, term: &str, mechanism: &str) -> Result<bool, SpfError> {
+        let syntax = || SpfError::Syntax { term: term.to_owned() };
+        let cut = mechanism.find([':', '/']).unwrap_or(mechanism.len());
+        let (name, rest) = mechanism.split_at(cut);
+        let (value, prefix) = match rest.strip_prefix(':') {
+            Some(value) if !name.eq_ignore_ascii_case("ip6") => value.split_once('/').unwrap_or((value, "")),
+            Some(value) => (value, ""),
+            None => ("", rest.strip_prefix('/').unwrap_or_default()),
+        };
+        no_macro(value, term)?;
+        let target = if value.is_empty() { domain } else { value };
+        match name.to_ascii_lowercase().as_str() {
+            "all" if rest.is_empty() => Ok(true),
+            "ip4" => {
+                let net: std::net::Ipv4Addr = value.parse().map_err(|_| syntax())?;
+                let bits = length(prefix, 32).ok_or_else(syntax)?;
+                Ok(self.source.is_some_and(|source| within(source, net.into(), bits)))
+            }
+            "ip6" => {
+                let (net, prefix) = value.split_once('/').unwrap_or((value, ""));
+                let net: std::net::Ipv6Addr = net.parse().map_err(|_| syntax())?;
+                let bits = length(prefix, 128).ok_or_else(syntax)?;
+                Ok(self.source.is_some_and(|source| within(source, net.into(), bits)))
+            }
+            "include" if !value.is_empty() => {
+                self.count()?;
+                Ok(Box::pin(self.domain(value.to_owned())).await? == Some(Verdict::Pass) && self.source.is_some())
+            }
+            "a" => {
+                self.count()?;
+                let lengths = lengths(prefix).ok_or_else(syntax)?;
+                self.host(target, lengths).await
+            }
+            "mx" => {
+                self.count()?;
+                let lengths = lengths(prefix).ok_or_else(syntax)?;
+                let hosts = self.found(target, RecordType::MX).await?;
+                for host in hosts.iter().take(MOST_HOSTS) {
+                    if let RData::MX(mx) = host
+                        && self.host(&mx.exchange.to_ascii(), lengths).await?
+                    {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            "exists" if !value.is_empty() => {
+                self.count()?;
+                Ok(!self.found(value, RecordType::A).await?.is_empty() && self.source.is_some())
+            }
+            // Not to be used (RFC 7208, 5.5), and slow: counted, and taken to match nothing.
+            "ptr" => {
+                self.count()?;
+                Ok(false)
+            }
+            _ => Err(syntax()),
+        }
+    }
+
+    async fn host(&mut self, name: &str, (v4, v6): (u8, u8)) -> Result<bool, SpfError> {
+        let (kind, bits) = match self.source {
+            Some(IpAddr::V6(_)) => (RecordType::AAAA, v6),
+            Some(IpAddr::V4(_)) | None => (RecordType::A, v4),
+        };
+        let found = self.found(name, kind).await?;
+        let Some(source) = self.source else { return Ok(false) };
+        Ok(found.iter().any(|data| match data {
+            RData::A(address) => within(source, IpAddr::V4(address.0), bits),
+            RData::AAAA(address) => within(source, IpAddr::V6(address.0), bits),
+            _ => false,
+        }))
+    }
+}
+
+fn no_macro(value: &str, term: &str) -> Result<(), SpfError> {
+    if value.contains('%') { Err(SpfError::Macro { term: term.to_owned() }) } else { Ok(()) }
+}
+
+/// A prefix length; all bits when it is left out.
+fn length(text: &str, most: u8) -> Option<u8> {
+    if text.is_empty() { Some(most) } else { text.parse().ok().filter(|bits| *bits <= most) }
+}
+
+/// Both prefix lengths of `a` and `mx`: `24`, `24//64`, `/64`.
+fn lengths(text: &str) -> Option<(u8, u8)> {
+    let (v4, v6) = match text.strip_prefix('/') {
+        Some(v6) => ("", v6),
+        None => text.split_once("//").unwrap_or((text, "")),
+    };
+    Some((length(v4, 32)?, length(v6, 128)?))
+}
+
+fn within(address: IpAddr, net: IpAddr, bits: u8) -> bool {
+    match (address, net) {
+        (IpAddr::V4(address), IpAddr::V4(net)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            (address.to_bits() ^ net.to_bits()) & mask == 0
+        }
+        (IpAddr::V6(address), IpAddr::V6(net)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            (address.to_bits() ^ net.to_bits()) & mask == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_net_holds_what_begins_as_it_does() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("is an address");
+        let is_within = |address: &str, net: &str, bits| within(ip(address), ip(net), bits);
+        assert!(is_within("192.0.2.77", "192.0.2.0", 24) && !is_within("192.0.3.1", "192.0.2.0", 24));
+        assert!(is_within("8.8.8.8", "192.0.2.0", 0) && !is_within("192.0.2.1", "192.0.2.0", 32));
+        assert!(is_within("2001:db8::9", "2001:db8::", 64) && !is_within("2001:db8:1::", "2001:db8::", 48));
+        assert!(!is_within("::ffff:192.0.2.1", "192.0.2.1", 32));
+    }
+
+    #[test]
+    fn the_lengths_of_hosts_are_told_apart() {
+        assert_eq!(lengths(""), Some((32, 128)));
+        assert_eq!(lengths("24"), Some((24, 128)));
+        assert_eq!(lengths("24//64"), Some((24, 64)));
+        assert_eq!(lengths("/64"), Some((32, 64)));
+        assert_eq!((lengths("33"), lengths("24//129"), lengths("x")), (None, None, None));
+    }
+}
