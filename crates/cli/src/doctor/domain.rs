@@ -219,8 +219,20 @@ impl Look {
         let whole = spf::evaluate(&self.dns, &domain, None).await;
         let (grade, found, advice) = match whole {
             Err(SpfError::Dns(error)) => unanswered(&error),
-            Err(error @ SpfError::Macro { .. }) => (Grade::Warn, error.to_string(), "give --source to try one address"),
-            Err(error) => (Grade::Fail, error.to_string(), "publish the one record that GetDomain shows for it"),
+            Err(error @ SpfError::Macro { .. }) => {
+                (Grade::Warn, format!("{domain}: {error}"), "look-ups are not counted; a receiver evaluates it")
+            }
+            Err(error @ (SpfError::TooManyLookups | SpfError::TooManyVoid)) => (
+                Grade::Fail,
+                format!("{domain}: {error}"),
+                "take out includes that are not needed, or name their addresses with ip4: and ip6:",
+            ),
+            Err(error @ SpfError::Syntax { .. }) => {
+                (Grade::Fail, format!("{domain}: {error}"), "receivers ignore the whole record; mend the term")
+            }
+            Err(error @ (SpfError::None { .. } | SpfError::Several { .. })) => {
+                (Grade::Fail, error.to_string(), "publish one record; for the return path it is what GetDomain shows")
+            }
             Ok(found) => {
                 let text = format!("{domain}: {} of {} look-ups", found.lookups, spf::MOST_LOOKUPS);
                 match found.verdict {
@@ -242,6 +254,9 @@ impl Look {
             let begun = Instant::now();
             let (grade, found, advice) = match spf::evaluate(&self.dns, &domain, Some(*source)).await {
                 Err(SpfError::Dns(error)) => unanswered(&error),
+                Err(error @ SpfError::Macro { .. }) => {
+                    (Grade::Warn, format!("{source}: {error}"), "send a mail and look at its Authentication-Results")
+                }
                 Err(error) => (Grade::Fail, format!("{source}: {error}"), "mail from it does not pass"),
                 Ok(found) if found.verdict == Verdict::Pass => (Grade::Ok, format!("{source} passes"), ""),
                 Ok(found) => (
@@ -250,7 +265,7 @@ impl Look {
                     "mail leaves from an address that the record does not name; add ip4: or ip6: with it",
                 ),
             };
-            is_good &= grade == Grade::Ok;
+            is_good &= grade != Grade::Fail;
             self.findings.tell("spf", grade, begun.elapsed(), found, advice);
         }
         Some(is_good)

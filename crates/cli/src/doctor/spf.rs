@@ -2,7 +2,10 @@
 
 use super::domain::{Dns, NoAnswer};
 use hickory_resolver::proto::rr::{RData, RecordType};
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// Most terms that may ask DNS (RFC 7208, 4.6.4).
 pub(super) const MOST_LOOKUPS: u32 = 10;
@@ -21,6 +24,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// The result's name (RFC 7208, 2.6).
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -70,11 +74,88 @@ pub(super) async fn record(dns: &Dns, domain: &str) -> Result<String, SpfError> 
     }
 }
 
-/// Evaluates the record of a domain for an address; for none, every term is walked and none matches.
+/// Evaluates the record of a domain for an address; for none, every term is walked and only `all` matches.
 pub(super) async fn evaluate(dns: &Dns, domain: &str, source: Option<IpAddr>) -> Result<Evaluated, SpfError> {
     let mut walk = Walk { dns, source, lookups: 0, void: 0 };
     let verdict = walk.domain(domain.to_owned()).await?.unwrap_or(Verdict::Neutral);
     Ok(Evaluated { verdict, lookups: walk.lookups })
+}
+
+/// A record, parsed as a whole: one wrong term anywhere makes all of it wrong (RFC 7208, 4.6).
+#[derive(Debug, PartialEq, Eq)]
+struct Record {
+    mechanisms: Vec<(Verdict, Mechanism)>,
+    redirect: Option<String>,
+}
+
+/// What an address may match (RFC 7208, 5); a target that is left out is the record's own domain.
+#[derive(Debug, PartialEq, Eq)]
+enum Mechanism {
+    All,
+    Net(IpAddr, u8),
+    Include(String),
+    A(Option<String>, (u8, u8)),
+    Mx(Option<String>, (u8, u8)),
+    Exists(String),
+    Ptr,
+}
+
+impl FromStr for Record {
+    type Err = SpfError;
+
+    fn from_str(text: &str) -> Result<Self, SpfError> {
+        let mut parsed = Self { mechanisms: Vec::new(), redirect: None };
+        for term in text.split_ascii_whitespace().skip(1) {
+            if let Some((name, value)) = term.split_once('=')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            {
+                if name.eq_ignore_ascii_case("redirect") {
+                    parsed.redirect = Some(no_macro(value, term)?);
+                }
+                continue;
+            }
+            let (verdict, mechanism) = match term.as_bytes()[0] {
+                b'+' => (Verdict::Pass, &term[1..]),
+                b'-' => (Verdict::Fail, &term[1..]),
+                b'~' => (Verdict::SoftFail, &term[1..]),
+                b'?' => (Verdict::Neutral, &term[1..]),
+                _ => (Verdict::Pass, term),
+            };
+            parsed.mechanisms.push((verdict, self::mechanism(term, mechanism)?));
+        }
+        Ok(parsed)
+    }
+}
+
+fn mechanism(term: &str, text: &str) -> Result<Mechanism, SpfError> {
+    let syntax = || SpfError::Syntax { term: term.to_owned() };
+    let cut = text.find([':', '/']).unwrap_or(text.len());
+    let (name, rest) = text.split_at(cut);
+    let name = name.to_ascii_lowercase();
+    // The colons of an address are no end of it, its slash is.
+    let (value, prefix) = match rest.strip_prefix(':') {
+        Some(value) => value.split_once('/').unwrap_or((value, "")),
+        None => ("", rest.strip_prefix('/').unwrap_or_default()),
+    };
+    let target = if value.is_empty() { None } else { Some(no_macro(value, term)?) };
+    let is_whole = prefix.is_empty();
+    match (name.as_str(), target) {
+        ("all", None) if rest.is_empty() => Ok(Mechanism::All),
+        ("ip4", Some(net)) => {
+            let net: Ipv4Addr = net.parse().map_err(|_| syntax())?;
+            Ok(Mechanism::Net(net.into(), length(prefix, 32).ok_or_else(syntax)?))
+        }
+        ("ip6", Some(net)) => {
+            let net: Ipv6Addr = net.parse().map_err(|_| syntax())?;
+            Ok(Mechanism::Net(net.into(), length(prefix, 128).ok_or_else(syntax)?))
+        }
+        ("include", Some(target)) if is_whole => Ok(Mechanism::Include(target)),
+        ("a", target) => Ok(Mechanism::A(target, lengths(prefix).ok_or_else(syntax)?)),
+        ("mx", target) => Ok(Mechanism::Mx(target, lengths(prefix).ok_or_else(syntax)?)),
+        ("exists", Some(target)) if is_whole => Ok(Mechanism::Exists(target)),
+        ("ptr", _) if is_whole => Ok(Mechanism::Ptr),
+        _ => Err(syntax()),
+    }
 }
 
 struct Walk<'a> {
@@ -101,83 +182,35 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    /// The verdict of the first term that matches. Each step deeper is one look-up more, which bounds the depth.
+    /// The verdict of the first mechanism that matches. Each step deeper is one look-up more, which bounds the depth.
     async fn domain(&mut self, domain: String) -> Result<Option<Verdict>, SpfError> {
-        let record = record(self.dns, &domain).await?;
-        let mut redirect = None;
-        let mut verdict = None;
-        for term in record.split_ascii_whitespace().skip(1) {
-            let (qualifier, mechanism) = match term.as_bytes()[0] {
-                b'+' => (Verdict::Pass, &term[1..]),
-                b'-' => (Verdict::Fail, &term[1..]),
-                b'~' => (Verdict::SoftFail, &term[1..]),
-                b'?' => (Verdict::Neutral, &term[1..]),
-                _ => (Verdict::Pass, term),
-            };
-            if let Some((name, value)) = mechanism.split_once('=')
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-            {
-                if name.eq_ignore_ascii_case("redirect") {
-                    redirect = Some(value.to_owned());
-                }
-                continue;
-            }
-            if self.matches(&domain, term, mechanism).await? && verdict.is_none() {
-                verdict = Some(qualifier);
-                // A receiver would stop here.
-                if self.source.is_some() {
-                    return Ok(verdict);
-                }
+        let record: Record = record(self.dns, &domain).await?.parse()?;
+        for (verdict, mechanism) in record.mechanisms {
+            if self.matches(&domain, mechanism).await? {
+                return Ok(Some(verdict));
             }
         }
-        match redirect {
-            Some(target) if verdict.is_none() => {
-                no_macro(&target, &target)?;
-                self.count()?;
-                Box::pin(self.domain(target)).await
-            }
-            _ => Ok(verdict),
-        }
+        let Some(target) = record.redirect else { return Ok(None) };
+        self.count()?;
+        Box::pin(self.domain(target)).await
     }
 
-    async fn matches(&mut self, domain: &str, term: &str, mechanism: &str) -> Result<bool, SpfError> {
-        let syntax = || SpfError::Syntax { term: term.to_owned() };
-        let cut = mechanism.find([':', '/']).unwrap_or(mechanism.len());
-        let (name, rest) = mechanism.split_at(cut);
-        let (value, prefix) = match rest.strip_prefix(':') {
-            Some(value) if !name.eq_ignore_ascii_case("ip6") => value.split_once('/').unwrap_or((value, "")),
-            Some(value) => (value, ""),
-            None => ("", rest.strip_prefix('/').unwrap_or_default()),
-        };
-        no_macro(value, term)?;
-        let target = if value.is_empty() { domain } else { value };
-        match name.to_ascii_lowercase().as_str() {
-            "all" if rest.is_empty() => Ok(true),
-            "ip4" => {
-                let net: std::net::Ipv4Addr = value.parse().map_err(|_| syntax())?;
-                let bits = length(prefix, 32).ok_or_else(syntax)?;
-                Ok(self.source.is_some_and(|source| within(source, net.into(), bits)))
+    async fn matches(&mut self, domain: &str, mechanism: Mechanism) -> Result<bool, SpfError> {
+        let or_own = |target: Option<String>| target.unwrap_or_else(|| domain.to_owned());
+        match mechanism {
+            Mechanism::All => return Ok(true),
+            Mechanism::Net(net, bits) => return Ok(self.source.is_some_and(|source| within(source, net, bits))),
+            Mechanism::Include(_) | Mechanism::A(..) | Mechanism::Mx(..) | Mechanism::Exists(_) | Mechanism::Ptr => {
+                self.count()?
             }
-            "ip6" => {
-                let (net, prefix) = value.split_once('/').unwrap_or((value, ""));
-                let net: std::net::Ipv6Addr = net.parse().map_err(|_| syntax())?;
-                let bits = length(prefix, 128).ok_or_else(syntax)?;
-                Ok(self.source.is_some_and(|source| within(source, net.into(), bits)))
+        }
+        match mechanism {
+            Mechanism::Include(target) => {
+                Ok(Box::pin(self.domain(target)).await? == Some(Verdict::Pass) && self.source.is_some())
             }
-            "include" if !value.is_empty() => {
-                self.count()?;
-                Ok(Box::pin(self.domain(value.to_owned())).await? == Some(Verdict::Pass) && self.source.is_some())
-            }
-            "a" => {
-                self.count()?;
-                let lengths = lengths(prefix).ok_or_else(syntax)?;
-                self.host(target, lengths).await
-            }
-            "mx" => {
-                self.count()?;
-                let lengths = lengths(prefix).ok_or_else(syntax)?;
-                let hosts = self.found(target, RecordType::MX).await?;
-                for host in hosts.iter().take(MOST_HOSTS) {
+            Mechanism::A(target, lengths) => self.host(&or_own(target), lengths).await,
+            Mechanism::Mx(target, lengths) => {
+                for host in self.found(&or_own(target), RecordType::MX).await?.iter().take(MOST_HOSTS) {
                     if let RData::MX(mx) = host
                         && self.host(&mx.exchange.to_ascii(), lengths).await?
                     {
@@ -186,16 +219,11 @@ impl Walk<'_> {
                 }
                 Ok(false)
             }
-            "exists" if !value.is_empty() => {
-                self.count()?;
-                Ok(!self.found(value, RecordType::A).await?.is_empty() && self.source.is_some())
+            Mechanism::Exists(target) => {
+                Ok(!self.found(&target, RecordType::A).await?.is_empty() && self.source.is_some())
             }
             // Not to be used (RFC 7208, 5.5), and slow: counted, and taken to match nothing.
-            "ptr" => {
-                self.count()?;
-                Ok(false)
-            }
-            _ => Err(syntax()),
+            Mechanism::Ptr | Mechanism::All | Mechanism::Net(..) => Ok(false),
         }
     }
 
@@ -214,8 +242,8 @@ impl Walk<'_> {
     }
 }
 
-fn no_macro(value: &str, term: &str) -> Result<(), SpfError> {
-    if value.contains('%') { Err(SpfError::Macro { term: term.to_owned() }) } else { Ok(()) }
+fn no_macro(value: &str, term: &str) -> Result<String, SpfError> {
+    if value.contains('%') { Err(SpfError::Macro { term: term.to_owned() }) } else { Ok(value.to_owned()) }
 }
 
 /// A prefix length; all bits when it is left out.
@@ -258,6 +286,38 @@ mod tests {
         assert!(is_within("8.8.8.8", "192.0.2.0", 0) && !is_within("192.0.2.1", "192.0.2.0", 32));
         assert!(is_within("2001:db8::9", "2001:db8::", 64) && !is_within("2001:db8:1::", "2001:db8::", 48));
         assert!(!is_within("::ffff:192.0.2.1", "192.0.2.1", 32));
+    }
+
+    #[test]
+    fn one_wrong_term_makes_a_record_wrong_wherever_it_stands() {
+        let parsed = |text: &str| text.parse::<Record>();
+        for term in [
+            "ip4:x",
+            "ip4:192.0.2.0/33",
+            "ip6:192.0.2.1",
+            "ip6:2001:db8::/129",
+            "include",
+            "include:a.test/8",
+            "all:a.test",
+            "mx/33",
+            "a//129",
+            "exists",
+            "word",
+        ] {
+            let found = parsed(&format!("v=spf1 -all {term}"));
+            assert!(matches!(&found, Err(SpfError::Syntax { term: told }) if told == term), "{term}: {found:?}");
+        }
+        let found = parsed("v=spf1 ip6:2001:db8::/32 A:x.test/24//64 ?mx unknown=x redirect=y.test").expect("is one");
+        let target = Some("x.test".to_owned());
+        let expected = Record {
+            mechanisms: vec![
+                (Verdict::Pass, Mechanism::Net("2001:db8::".parse().expect("is one"), 32)),
+                (Verdict::Pass, Mechanism::A(target, (24, 64))),
+                (Verdict::Neutral, Mechanism::Mx(None, (32, 128))),
+            ],
+            redirect: Some("y.test".to_owned()),
+        };
+        assert_eq!(found, expected);
     }
 
     #[test]
