@@ -1,5 +1,7 @@
 //! `doctor`: looks at what mail depends on, step by step, and says what each finding means and what to do.
 
+mod dkim;
+mod dns;
 mod domain;
 mod smtp;
 mod spf;
@@ -43,6 +45,9 @@ enum Grade {
     Warn,
     Fail,
 }
+
+/// A grade, what was found, and the advice.
+type Finding = (Grade, String, &'static str);
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]

@@ -42,6 +42,7 @@ pub use config::{
     PoolRouteConfig, ProviderConfig, RecordConfig, RelayConfig, RouteConfig, RulesFileError, SenderConfig, TlsMode,
     read_rules,
 };
+pub use resolve::{ResolverSetupError, resolver};
 pub use route::RouteError;
 pub use routes::RoutesError;
 

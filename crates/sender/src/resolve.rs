@@ -64,7 +64,7 @@ impl ResolveError {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolverSetupError {
     /// A configured server is no address.
-    #[error("resolvers: {text:?} is not an address or address:port")]
+    #[error("{text:?} is not an address or address:port")]
     Server {
         /// What was given.
         text: String,
@@ -85,21 +85,7 @@ pub(crate) struct MxResolver {
 
 impl MxResolver {
     pub(crate) fn new(config: &DirectConfig) -> Result<Self, ResolverSetupError> {
-        let setup = |error| ResolverSetupError::Setup(Box::new(error));
-        let mut options = ResolverOpts::default();
-        // Names are absolute: a search list must never turn one domain into another.
-        options.ndots = 0;
-        options.attempts = 2;
-        options.timeout = config.dns_timeout / 2;
-        options.cache_size = 10_000;
-        let builder = if config.resolvers.is_empty() {
-            TokioResolver::builder_tokio().map_err(setup)?
-        } else {
-            let servers = config.resolvers.iter().map(|text| server(text)).collect::<Result<_, _>>()?;
-            let servers = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
-        };
-        let resolver = builder.with_options(options).build().map_err(setup)?;
+        let resolver = resolver(&config.resolvers, config.dns_timeout)?;
         Ok(Self {
             resolver,
             addresses: config.addresses,
@@ -185,6 +171,29 @@ impl MxResolver {
             .await
             .map_err(|_| ResolveError::Failed("no answer in time".to_owned()))
     }
+}
+
+/// A resolver that asks these servers, `address` or `address:port`, or those of the system when none are given, and is
+/// done within the time.
+///
+/// # Errors
+/// When a server is no address, or the system's configuration cannot be used.
+pub fn resolver(servers: &[String], within: Duration) -> Result<TokioResolver, ResolverSetupError> {
+    let setup = |error| ResolverSetupError::Setup(Box::new(error));
+    let mut options = ResolverOpts::default();
+    // Names are absolute: a search list must never turn one domain into another.
+    options.ndots = 0;
+    options.attempts = 2;
+    options.timeout = within / 2;
+    options.cache_size = 10_000;
+    let builder = if servers.is_empty() {
+        TokioResolver::builder_tokio().map_err(setup)?
+    } else {
+        let servers = servers.iter().map(|text| server(text)).collect::<Result<_, _>>()?;
+        let servers = ResolverConfig::from_parts(None, Vec::new(), servers);
+        TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
+    };
+    builder.with_options(options).build().map_err(setup)
 }
 
 fn server(text: &str) -> Result<NameServerConfig, ResolverSetupError> {

@@ -53,7 +53,7 @@ pub enum RouteError {
         problem: String,
     },
     /// DNS cannot be set up.
-    #[error("{0}")]
+    #[error("resolvers: {0}")]
     Resolver(#[from] ResolverSetupError),
     /// TLS cannot be set up.
     #[error("ca_file: {0}")]

@@ -144,3 +144,13 @@ async fn what_is_wrong_with_a_domain_is_named() {
     let (code, _) = examined(Table::default(), &[]).await;
     assert_eq!(code, Some(1));
 }
+
+#[tokio::test]
+async fn a_resolver_that_is_no_address_is_refused_with_its_option() {
+    let program = tokio::task::spawn_blocking(program).await.unwrap();
+    let words = ["doctor", "domain", "shop.test", "--resolver", "dns.shop.test"];
+    let output = tokio::process::Command::new(program).args(words).output().await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("--resolver: \"dns.shop.test\" is not an address"), "{told}");
+}

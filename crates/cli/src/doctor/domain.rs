@@ -1,31 +1,23 @@
 //! A sending domain, as receivers see it in DNS.
 
 use super::{
-    Findings, Grade,
+    Finding, Findings, Grade,
+    dkim::{self, tag},
+    dns::{Dns, NoAnswer, reverse},
     spf::{self, SpfError, Verdict},
 };
 use crate::{
     exit::{Exit, Failure},
     output::Output,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use domain::DomainName;
-use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts},
-    net::runtime::TokioRuntimeProvider,
-    proto::rr::{RData, RecordType},
-};
+use hickory_resolver::proto::rr::{RData, RecordType};
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-/// Shortest RSA key that receivers should be asked to trust (RFC 8301 takes 1,024 and advises 2,048).
-const GOOD_RSA_BITS: usize = 2048;
-/// Shortest RSA key that receivers take (RFC 8301, 3.2).
-const LEAST_RSA_BITS: usize = 1024;
 /// Most domains above the sender's that are asked for a DMARC record (RFC 9989, the tree walk).
 const MOST_PARENTS: usize = 8;
 
@@ -50,79 +42,10 @@ pub struct DomainArgs {
     within: Duration,
 }
 
-/// A question that DNS did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("no answer about {name}: {reason}")]
-pub(super) struct NoAnswer {
-    name: String,
-    reason: String,
-}
-
-/// DNS with a limit to the wait.
-pub(super) struct Dns {
-    resolver: TokioResolver,
-    within: Duration,
-}
-
-impl Dns {
-    fn new(servers: &[String], within: Duration) -> anyhow::Result<Self> {
-        let mut options = ResolverOpts::default();
-        // Names are absolute: a search list must never turn one domain into another.
-        options.ndots = 0;
-        options.attempts = 2;
-        options.timeout = within / 2;
-        let builder = if servers.is_empty() {
-            TokioResolver::builder_tokio()?
-        } else {
-            let servers = servers.iter().map(|text| server(text)).collect::<Result<_, _>>()?;
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        Ok(Self { resolver: builder.with_options(options).build()?, within })
-    }
-
-    /// The records of a name; none when there are none, or there is no such name.
-    pub(super) async fn records(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, NoAnswer> {
-        let failed = |reason: String| NoAnswer { name: name.to_owned(), reason };
-        let asked = format!("{}.", name.trim_end_matches('.'));
-        let found = tokio::time::timeout(self.within, self.resolver.lookup(asked, kind)).await;
-        match found.map_err(|_| failed("not in time".to_owned()))? {
-            Ok(found) => {
-                let records = found.answers().iter().map(|record| record.data.clone());
-                Ok(records.filter(|data| data.record_type() == kind).collect())
-            }
-            Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Vec::new()),
-            Err(error) => Err(failed(error.to_string())),
-        }
-    }
-
-    /// The texts of a name, the strings of each put together.
-    pub(super) async fn txt(&self, name: &str) -> Result<Vec<String>, NoAnswer> {
-        let texts = self.records(name, RecordType::TXT).await?.into_iter().filter_map(|data| match data {
-            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
-            _ => None,
-        });
-        Ok(texts.collect())
-    }
-}
-
-fn server(text: &str) -> anyhow::Result<NameServerConfig> {
-    let wrong = || Failure::usage(format!("--resolver: {text:?} is no ADDRESS or ADDRESS:PORT, such as 192.0.2.53"));
-    let (ip, port) = match text.parse::<SocketAddr>() {
-        Ok(address) => (address.ip(), address.port()),
-        Err(_) => (text.parse::<IpAddr>().map_err(|_| wrong())?, 53),
-    };
-    let with_port = |mut connection: ConnectionConfig| {
-        connection.port = port;
-        connection
-    };
-    let connections = vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
-    Ok(NameServerConfig::new(ip, true, connections))
-}
-
 /// Looks at a domain.
 pub(super) async fn run(args: DomainArgs, out: Output) -> anyhow::Result<Exit> {
-    let dns = Dns::new(&args.resolvers, args.within)?;
+    let dns = Dns::new(&args.resolvers, args.within)
+        .map_err(|error| Failure::usage(format!("--resolver: {}", service::Chain(&error))))?;
     let return_path = match &args.return_path {
         Some(domain) => domain.clone(),
         None => format!("bounces.{}", args.domain)
@@ -290,7 +213,7 @@ impl Look {
                 Err(error) => unanswered(&error),
                 Ok(texts) => match &texts[..] {
                     [] => (Grade::Fail, format!("{name} has no record"), "publish it as GetDomain shows it"),
-                    [text] => key(&name, text),
+                    [text] => dkim::key(&name, text),
                     _ => (
                         Grade::Fail,
                         format!("{name} has {} records", texts.len()),
@@ -464,109 +387,6 @@ enum Policy {
     None,
 }
 
-type Finding = (Grade, String, &'static str);
-
 fn unanswered(error: &NoAnswer) -> Finding {
     (Grade::Fail, error.to_string(), "receivers wait then, or refuse; look at the domain's name servers")
-}
-
-/// A tag of a list such as `v=DKIM1; p=…` (RFC 6376, 3.2).
-fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let tags = text.split(';').filter_map(|part| part.split_once('='));
-    tags.map(|(tag, value)| (tag.trim(), value.trim())).find(|(tag, _)| *tag == name).map(|(_, value)| value)
-}
-
-/// A published DKIM key (RFC 6376, 3.6.1).
-fn key(name: &str, text: &str) -> Finding {
-    let value: String = tag(text, "p").unwrap_or_default().split_ascii_whitespace().collect();
-    if value.is_empty() {
-        return (Grade::Fail, format!("{name} has no key in it"), "an empty p= says that the key is revoked");
-    }
-    let Ok(octets) = STANDARD.decode(&value) else {
-        return (Grade::Fail, format!("{name}: p= is not base64"), "publish it as GetDomain shows it");
-    };
-    if tag(text, "t").is_some_and(|flags| flags.split(':').any(|flag| flag.trim() == "y")) {
-        return (Grade::Warn, format!("{name} is marked as a test (t=y)"), "receivers may not count it; leave t=y out");
-    }
-    match tag(text, "k").unwrap_or("rsa") {
-        "ed25519" if octets.len() == 32 => (Grade::Ok, format!("{name}: Ed25519"), ""),
-        "ed25519" => (Grade::Fail, format!("{name}: is no Ed25519 key"), "publish it as GetDomain shows it"),
-        "rsa" => match rsa_bits(&octets) {
-            None => (Grade::Fail, format!("{name}: is no RSA key"), "publish it as GetDomain shows it"),
-            Some(bits) if bits < LEAST_RSA_BITS => {
-                (Grade::Fail, format!("{name}: RSA with {bits} bits"), "receivers ignore it; make a new key")
-            }
-            Some(bits) if bits < GOOD_RSA_BITS => {
-                (Grade::Warn, format!("{name}: RSA with {bits} bits"), "short; make a new key of 2,048 bits")
-            }
-            Some(bits) => (Grade::Ok, format!("{name}: RSA with {bits} bits"), ""),
-        },
-        other => (Grade::Fail, format!("{name}: k={other} is no known kind"), "use rsa or ed25519"),
-    }
-}
-
-/// The length of the modulus of a key: SubjectPublicKeyInfo, or the RSAPublicKey inside it (RFC 6376 has had both).
-fn rsa_bits(octets: &[u8]) -> Option<usize> {
-    let (0x30, outer, _) = element(octets)? else { return None };
-    let modulus = match element(outer)? {
-        (0x02, modulus, _) => modulus,
-        (0x30, _, rest) => {
-            let (0x03, bits, _) = element(rest)? else { return None };
-            let (0x30, key, _) = element(bits.strip_prefix(&[0])?)? else { return None };
-            let (0x02, modulus, _) = element(key)? else { return None };
-            modulus
-        }
-        _ => return None,
-    };
-    let first = modulus.iter().position(|octet| *octet != 0)?;
-    Some((modulus.len() - first) * 8 - modulus[first].leading_zeros() as usize)
-}
-
-/// The first element of DER: its tag, what is in it, and what follows it.
-fn element(octets: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, first], rest) = octets.split_first_chunk::<2>()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81 | 0x82 => {
-            let (length, rest) = rest.split_at_checked(usize::from(first & 0x0f))?;
-            (length.iter().fold(0, |sum, octet| sum << 8 | usize::from(*octet)), rest)
-        }
-        _ => return None,
-    };
-    let (inside, rest) = rest.split_at_checked(length)?;
-    Some((tag, inside, rest))
-}
-
-/// The name under which DNS keeps the name of an address (RFC 1035, 3.5; RFC 3596, 2.5).
-fn reverse(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
-        }
-        IpAddr::V6(v6) => {
-            let digits = v6.octets().into_iter().rev().flat_map(|octet| [octet & 0xf, octet >> 4]);
-            digits.map(|digit| format!("{digit:x}.")).chain(["ip6.arpa".to_owned()]).collect()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_an_address_is_turned_around() {
-        assert_eq!(reverse("192.0.2.1".parse().expect("is one")), "1.2.0.192.in-addr.arpa");
-        let v6 = reverse("2001:db8::1".parse().expect("is one"));
-        assert!(v6.starts_with("1.0.0.0.") && v6.ends_with("8.b.d.0.1.0.0.2.ip6.arpa"), "{v6}");
-    }
-
-    #[test]
-    fn keys_that_are_cut_short_are_none() {
-        assert_eq!(rsa_bits(&[]), None);
-        assert_eq!(rsa_bits(&[0x30, 0x82, 0xff, 0xff, 0x02]), None);
-        assert_eq!(rsa_bits(&[0x30, 0x03, 0x02, 0x01, 0x00]), None);
-        assert_eq!(rsa_bits(&[0x30, 0x04, 0x02, 0x02, 0x01, 0x00]), Some(9));
-    }
 }

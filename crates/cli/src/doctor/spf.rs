@@ -1,6 +1,6 @@
 //! SPF as a receiver evaluates it (RFC 7208), with its look-ups counted.
 
-use super::domain::{Dns, NoAnswer};
+use super::dns::{Dns, NoAnswer};
 use hickory_resolver::proto::rr::{RData, RecordType};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -63,7 +63,7 @@ pub(super) struct Evaluated {
 }
 
 /// The one SPF record of a domain.
-pub(super) async fn record(dns: &Dns, domain: &str) -> Result<String, SpfError> {
+async fn record(dns: &Dns, domain: &str) -> Result<String, SpfError> {
     let texts = dns.txt(domain).await?;
     let is_spf = |text: &String| text.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case("v=spf1"));
     let mut found: Vec<String> = texts.into_iter().filter(is_spf).collect();
@@ -197,14 +197,12 @@ impl Walk<'_> {
 
     async fn matches(&mut self, domain: &str, mechanism: Mechanism) -> Result<bool, SpfError> {
         let or_own = |target: Option<String>| target.unwrap_or_else(|| domain.to_owned());
-        match mechanism {
-            Mechanism::All => return Ok(true),
-            Mechanism::Net(net, bits) => return Ok(self.source.is_some_and(|source| within(source, net, bits))),
-            Mechanism::Include(_) | Mechanism::A(..) | Mechanism::Mx(..) | Mechanism::Exists(_) | Mechanism::Ptr => {
-                self.count()?
-            }
+        if !matches!(mechanism, Mechanism::All | Mechanism::Net(..)) {
+            self.count()?;
         }
         match mechanism {
+            Mechanism::All => Ok(true),
+            Mechanism::Net(net, bits) => Ok(self.source.is_some_and(|source| within(source, net, bits))),
             Mechanism::Include(target) => {
                 Ok(Box::pin(self.domain(target)).await? == Some(Verdict::Pass) && self.source.is_some())
             }
@@ -223,7 +221,7 @@ impl Walk<'_> {
                 Ok(!self.found(&target, RecordType::A).await?.is_empty() && self.source.is_some())
             }
             // Not to be used (RFC 7208, 5.5), and slow: counted, and taken to match nothing.
-            Mechanism::Ptr | Mechanism::All | Mechanism::Net(..) => Ok(false),
+            Mechanism::Ptr => Ok(false),
         }
     }
 
