@@ -27,6 +27,7 @@ pub mod retry;
 pub mod sandbox;
 pub mod text;
 pub mod throttle;
+pub mod token;
 pub mod window;
 
 pub use address::{AddressError, AddressHash, DomainName, EnvelopeSender, Mailbox};
@@ -44,5 +45,6 @@ pub use retry_policy::RetryPolicy;
 pub use rules::{Judgement, RulesError, Ruleset};
 pub use state::{Actor, Closing, Place, TRANSITIONS, Transition, is_declared};
 pub use throttle::{Shaping, SiteLimits, TlsNeed};
+pub use token::{Token, TokenKeys};
 pub use trace::{TraceContext, TraceContextError};
 pub use window::WindowPolicy;

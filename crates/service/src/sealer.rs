@@ -3,6 +3,7 @@
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf::{HKDF_SHA256, Prk, Salt},
     rand,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -26,6 +27,7 @@ const MAX_KEY_FILE: u64 = 256;
 /// has.
 pub struct Sealer {
     key: LessSafeKey,
+    derive: Prk,
 }
 
 /// Why something cannot be sealed or opened.
@@ -56,8 +58,19 @@ pub enum SealError {
 impl Sealer {
     /// The sealer of this master key.
     pub fn new(key: &[u8; KEY_LEN]) -> Self {
+        let derive = Salt::new(HKDF_SHA256, b"mailfleet").extract(key);
         let key = UnboundKey::new(&AES_256_GCM, key).expect("a key of 32 bytes is an AES-256 key");
-        Self { key: LessSafeKey::new(key) }
+        Self { key: LessSafeKey::new(key), derive }
+    }
+
+    /// A key of its own for `purpose`, which derives from the master key (HKDF, RFC 5869): the same for every
+    /// process that has it, and of no use to find it.
+    pub fn derive(&self, purpose: &str) -> [u8; KEY_LEN] {
+        let mut key = [0; KEY_LEN];
+        let info = [purpose.as_bytes()];
+        let bytes = self.derive.expand(&info, HKDF_SHA256).expect("32 bytes are one hash");
+        bytes.fill(&mut key).expect("as many as were asked for");
+        key
     }
 
     /// Reads the master key: 32 raw bytes, or those as base64.
@@ -156,6 +169,15 @@ mod tests {
             assert!(sealer().open(b"", &changed).is_err(), "byte {index}");
             assert!(sealer().open(b"", &sealed[..index]).is_err(), "cut at {index}");
         }
+    }
+
+    #[test]
+    fn derived_keys_depend_on_the_purpose_and_the_master_key_alone() {
+        let key = sealer().derive("tokens");
+        assert_eq!(key, sealer().derive("tokens"));
+        assert_ne!(key, sealer().derive("other"));
+        assert_ne!(key, Sealer::new(&[8; KEY_LEN]).derive("tokens"));
+        assert_ne!(key, [7; KEY_LEN]);
     }
 
     #[test]

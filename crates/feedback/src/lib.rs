@@ -1,0 +1,6 @@
+//! The feedback service: listens to everything that answers a mail.
+//!
+//! [`report`] reads the mails that come back; [`webhook`] reads what providers post.
+
+pub mod report;
+pub mod webhook;

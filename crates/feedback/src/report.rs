@@ -1,0 +1,1 @@
+//! Reads the mails that come back: delivery reports, complaints, automatic replies.

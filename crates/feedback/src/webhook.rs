@@ -1,0 +1,1 @@
+//! Verifies and reads what providers post about the mails that they carried.
