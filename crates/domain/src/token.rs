@@ -210,12 +210,12 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_bit_and_any_cut_is_noticed(token in token(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn any_changed_bit_and_any_cut_is_noticed(token in token(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
             let mut bytes = URL_SAFE_NO_PAD.decode(keys().seal(&token)).unwrap();
             let cut = URL_SAFE_NO_PAD.encode(&bytes[..at.index(bytes.len())]);
             prop_assert_eq!(keys().open(&cut), None);
             let place = at.index(bytes.len());
-            bytes[place] ^= 1 << bit;
+            bytes[place] ^= 1_u8 << bit;
             prop_assert_eq!(keys().open(&URL_SAFE_NO_PAD.encode(bytes)), None);
         }
 
