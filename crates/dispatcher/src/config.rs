@@ -103,6 +103,9 @@ pub struct DispatcherConfig {
     pub partition_interval: Duration,
     /// Days ahead for which partitions are made.
     pub partition_days: u16,
+    /// How long changes of pace are kept, with their causes. Default 30 d.
+    #[serde(with = "humantime_serde")]
+    pub tempo_history: Duration,
 }
 
 impl Default for DispatcherConfig {
@@ -141,6 +144,7 @@ impl Default for DispatcherConfig {
             idempotency_interval: Duration::from_secs(60),
             partition_interval: Duration::from_secs(3_600),
             partition_days: 7,
+            tempo_history: Duration::from_secs(30 * 24 * 3_600),
         }
     }
 }

@@ -53,7 +53,7 @@ async fn forget_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes partitions ahead of time and watches the default ones, which should stay empty.
+/// Makes partitions ahead of time and watches the default ones, which should stay empty; forgets old changes of pace.
 pub(crate) async fn partitions(tenure: &Tenure<'_>) {
     let mut pace = tenure.pace("the upkeep of partitions", tenure.config.partition_interval, None);
     while pace.turn().await {
@@ -62,6 +62,7 @@ pub(crate) async fn partitions(tenure: &Tenure<'_>) {
 }
 
 async fn keep_partitions(tenure: &Tenure<'_>) -> Result<(), StoreError> {
+    tenure.store.forget_tempo_changes(tenure.config.tempo_history).await?;
     let (made, strayed) = tenure.store.keep_partitions(tenure.config.partition_days).await?;
     tenure.metrics.strayed.set(strayed);
     if made > 0 {

@@ -1,5 +1,6 @@
 //! A limit that is cut at once when the receiver complains and climbs back in steps when it no longer
-//! does: additive increase, multiplicative decrease. The configured limit is the ceiling.
+//! does: additive increase, multiplicative decrease. The configured limit is the ceiling. From far below it, a step
+//! doubles the value at most.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 pub struct AimdPolicy {
     /// What remains after a cut, as a part of the value. Default 0.5; within (0, 1).
     pub decrease: f64,
-    /// What a step adds, as a part of the ceiling. Default 0.1; within (0, 1].
+    /// What a step adds, as a part of the ceiling, but no more than the value itself. Default 0.1; within (0, 1].
     pub increase: f64,
     /// Time without a complaint that earns one step. Default 2 min.
     #[serde(with = "humantime_serde")]
@@ -78,17 +79,26 @@ impl Aimd {
         }
         let step = self.policy.step_every.max(Duration::from_millis(1));
         let steps = now.saturating_sub(self.since).as_nanos() / step.as_nanos();
-        if steps > 0 {
-            let steps = u32::try_from(steps).unwrap_or(u32::MAX);
-            self.value = (self.value + f64::from(steps) * self.policy.increase * self.ceiling).min(self.ceiling);
-            self.since = self.since.saturating_add(step.saturating_mul(steps));
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        for _ in 0..steps {
+            self.value = (self.value + self.value.min(self.policy.increase * self.ceiling)).min(self.ceiling);
+            if self.value >= self.ceiling {
+                break;
+            }
         }
+        self.since = self.since.saturating_add(step.saturating_mul(steps));
         self.value
     }
 
     /// The receiver complained. `Some(value)` when that lowered the value, `None` when the complaint
     /// belongs to the last cut or the floor was reached before.
     pub fn cut(&mut self, now: Duration) -> Option<f64> {
+        self.cut_from(f64::INFINITY, self.policy.decrease, now)
+    }
+
+    /// [`Aimd::cut`] to the part `decrease` of what was really used, where that is below the value: to halve a limit
+    /// that nobody reaches changes nothing.
+    pub fn cut_from(&mut self, used: f64, decrease: f64, now: Duration) -> Option<f64> {
         let value = self.value(now);
         if self.cut_at.is_some_and(|at| now < at.saturating_add(self.policy.settle)) {
             self.since = now;
@@ -96,8 +106,19 @@ impl Aimd {
         }
         self.cut_at = Some(now);
         self.since = now;
-        self.value = (value * self.policy.decrease).max(self.floor());
+        // A value that was held below the floor is not raised to it.
+        self.value = (value.min(used) * decrease).max(self.floor()).min(value);
         (self.value < value).then_some(self.value)
+    }
+
+    /// Lowers the value to `value`, below the floor if need be, and keeps it there until `until`; then it climbs.
+    /// `false` when it was as low before.
+    pub fn hold(&mut self, value: f64, until: Duration, now: Duration) -> bool {
+        let lowers = value < self.value(now);
+        self.value = self.value.min(value);
+        self.since = self.since.max(until).max(now);
+        self.cut_at = Some(now);
+        lowers
     }
 
     /// Takes another configured limit; the value keeps its part of the ceiling.
@@ -110,6 +131,11 @@ impl Aimd {
     /// Whether the value is below its ceiling.
     pub fn is_lowered(&mut self, now: Duration) -> bool {
         self.value(now) < self.ceiling
+    }
+
+    /// How long until the time towards the next step begins to count: nothing, but after [`Aimd::hold`].
+    pub fn climbs_in(&self, now: Duration) -> Duration {
+        self.since.saturating_sub(now)
     }
 
     fn floor(&self) -> f64 {
@@ -148,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_held_far_down_doubles_until_the_steps_are_as_large_as_ever() {
+        let mut rate = Aimd::new(AimdPolicy::default(), 100.0);
+        assert!(rate.hold(0.5, s(1_800), s(0)));
+        assert!(!rate.hold(0.5, s(1_800), s(1)));
+        assert_eq!(rate.value(s(1_919)), 0.5);
+        let seen: Vec<f64> = (0..7).map(|step| rate.value(s(1_920 + 120 * step))).collect();
+        assert_eq!(seen, [1.0, 2.0, 4.0, 8.0, 16.0, 26.0, 36.0]);
+    }
+
+    #[test]
+    fn a_cut_begins_at_what_was_used() {
+        let mut rate = Aimd::new(AimdPolicy::default(), 100.0);
+        assert_eq!(rate.cut_from(8.0, 0.5, s(0)), Some(4.0));
+        assert_eq!(rate.cut_from(0.1, 0.5, s(20)), Some(1.0));
+        assert_eq!(rate.cut_from(0.1, 0.5, s(40)), None);
+    }
+
+    #[test]
     fn another_ceiling_keeps_the_part() {
         let mut rate = Aimd::new(AimdPolicy::default(), 100.0);
         rate.cut(s(1));
@@ -173,7 +217,7 @@ mod tests {
                 let value = rate.value(s(now));
                 prop_assert!(value >= ceiling * 0.01 - 1e-9 && value <= ceiling);
             }
-            prop_assert_eq!(rate.value(s(now + 1_300)), ceiling);
+            prop_assert_eq!(rate.value(s(now + 2_000)), ceiling);
         }
     }
 }

@@ -87,7 +87,7 @@ enum Lasts {
 /// Subject and detail of an enhanced status (`1.1`), or all of a subject (`7`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct Subject {
+pub(crate) struct Subject {
     subject: u16,
     detail: Option<u16>,
 }
@@ -105,8 +105,17 @@ impl TryFrom<String> for Subject {
     }
 }
 
-impl Rule {
-    fn matches(&self, code: u16, enhanced: Option<EnhancedStatus>, words: &str) -> bool {
+/// What a rule asks of a reply. Every condition that is given must hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conditions<'a> {
+    pub(crate) codes: &'a [u16],
+    pub(crate) status: &'a [Subject],
+    pub(crate) texts: &'a [String],
+}
+
+impl Conditions<'_> {
+    /// `words` as [`reply::words_alone`] gives them.
+    pub(crate) fn hold(self, code: u16, enhanced: Option<EnhancedStatus>, words: &str) -> bool {
         let coded = self.codes.is_empty() || self.codes.iter().any(|one| *one == code || *one == code / 100);
         let stated = self.status.is_empty()
             || enhanced.is_some_and(|status| {
@@ -117,22 +126,20 @@ impl Rule {
         coded && stated && (self.texts.is_empty() || self.texts.iter().any(|text| words.contains(text.as_str())))
     }
 
-    /// What is wrong with it, but for its examples.
-    fn problems(&self) -> Vec<String> {
+    pub(crate) const fn are_none(self) -> bool {
+        self.codes.is_empty() && self.status.is_empty() && self.texts.is_empty()
+    }
+
+    /// What is wrong with them.
+    pub(crate) fn problems(self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.name.is_empty() || !self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            problems.push("has a name other than letters, digits and hyphens".to_owned());
-        }
-        if self.codes.is_empty() && self.status.is_empty() && self.texts.is_empty() {
-            problems.push("has no condition; give codes, status or texts".to_owned());
-        }
         for code in self.codes.iter().filter(|code| !matches!(code, 4 | 5 | 400..=599)) {
             problems.push(format!("has the code {code}; give 4, 5 or 400 to 599"));
         }
         if self.texts.len() > MAX_TEXTS {
             problems.push(format!("has more than {MAX_TEXTS} texts"));
         }
-        for text in &self.texts {
+        for text in self.texts {
             if text.trim().is_empty() {
                 problems.push("has an empty text, which every reply contains".to_owned());
             } else if text.to_lowercase() != *text {
@@ -141,6 +148,32 @@ impl Rule {
                 problems.push(format!("has a text with an address, which is never looked at: {text:?}"));
             }
         }
+        problems
+    }
+}
+
+/// What is wrong with the name of a rule.
+pub(crate) fn name_problem(name: &str) -> Option<String> {
+    let is_fit = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (!is_fit).then(|| "has a name other than letters, digits and hyphens".to_owned())
+}
+
+impl Rule {
+    fn conditions(&self) -> Conditions<'_> {
+        Conditions { codes: &self.codes, status: &self.status, texts: &self.texts }
+    }
+
+    fn matches(&self, code: u16, enhanced: Option<EnhancedStatus>, words: &str) -> bool {
+        self.conditions().hold(code, enhanced, words)
+    }
+
+    /// What is wrong with it, but for its examples.
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = name_problem(&self.name).into_iter().collect();
+        if self.conditions().are_none() {
+            problems.push("has no condition; give codes, status or texts".to_owned());
+        }
+        problems.extend(self.conditions().problems());
         if self.examples.is_empty() {
             problems.push("has no examples".to_owned());
         }

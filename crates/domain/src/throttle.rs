@@ -154,7 +154,8 @@ impl Default for Shaping {
     }
 }
 
-fn is_within(site: &str, parent: &str) -> bool {
+/// Whether a site is the one of this name, or below this domain.
+pub(crate) fn is_within(site: &str, parent: &str) -> bool {
     site.strip_suffix(parent).is_some_and(|head| head.is_empty() || head.ends_with('.'))
 }
 

@@ -1,6 +1,6 @@
 //! What an operator decides about sending.
 
-use domain::{RetryPolicy, RulesError, Ruleset, Shaping};
+use domain::{AimdPolicy, Reactions, RetryPolicy, RulesError, Ruleset, Shaping};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ pub use routes::{
 /// Octets of a file of rules.
 const MAX_RULES_FILE: u64 = 1024 * 1024;
 
-/// Why a file of rules for replies cannot be used.
+/// Why a file of rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesFileError {
     /// It cannot be read.
@@ -46,14 +46,25 @@ pub enum RulesFileError {
 /// # Errors
 /// When the file cannot be read, is larger than 1 MiB, or holds a mistake.
 pub fn read_rules(file: &Path) -> Result<Ruleset, RulesFileError> {
+    Ruleset::parse_own(&read(file)?).map_err(|source| RulesFileError::Wrong { file: file.to_owned(), source })
+}
+
+/// Reads an operator's reactions to replies, which come before those that are built in.
+///
+/// # Errors
+/// When the file cannot be read, is larger than 1 MiB, or holds a mistake.
+pub fn read_reactions(file: &Path) -> Result<Reactions, RulesFileError> {
+    Reactions::parse_own(&read(file)?).map_err(|source| RulesFileError::Wrong { file: file.to_owned(), source })
+}
+
+fn read(file: &Path) -> Result<String, RulesFileError> {
     let read = || {
         if fs::metadata(file)?.len() > MAX_RULES_FILE {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "is larger than 1 MiB"));
         }
         fs::read_to_string(file)
     };
-    let text = read().map_err(|source| RulesFileError::Read { file: file.to_owned(), source })?;
-    Ruleset::parse_own(&text).map_err(|source| RulesFileError::Wrong { file: file.to_owned(), source })
+    read().map_err(|source| RulesFileError::Read { file: file.to_owned(), source })
 }
 
 /// Configuration of a sender. Durations are texts such as `500ms`, `30s`, `10m`.
@@ -88,6 +99,11 @@ pub struct SenderConfig {
     pub deadlines: Deadlines,
     /// A file of rules for replies, which come before those that are built in; empty: none. See `mailfleet classify`.
     pub reply_rules: PathBuf,
+    /// A file of reactions to replies, which come before those that are built in; empty: none. Its form stands at the
+    /// head of `crates/domain/rules/reactions.toml`.
+    pub reactions: PathBuf,
+    /// How far a rate is cut by default and how it climbs back.
+    pub adapt: AimdPolicy,
     /// How long a shutdown waits for transactions under way before the process ends without them, which leaves them
     /// in doubt. Default 11 min, one more than a receiver may take to answer the final dot.
     #[serde(with = "humantime_serde")]
@@ -110,6 +126,8 @@ impl Default for SenderConfig {
             journal: JournalConfig::default(),
             deadlines: Deadlines::default(),
             reply_rules: PathBuf::new(),
+            reactions: PathBuf::new(),
+            adapt: AimdPolicy::default(),
             grace: Duration::from_secs(660),
         }
     }
@@ -125,6 +143,18 @@ impl SenderConfig {
             Ok(Ruleset::builtin().clone())
         } else {
             read_rules(&self.reply_rules)
+        }
+    }
+
+    /// The reactions to replies.
+    ///
+    /// # Errors
+    /// When there is a file of them that cannot be used.
+    pub fn reactions(&self) -> Result<Reactions, RulesFileError> {
+        if self.reactions.as_os_str().is_empty() {
+            Ok(Reactions::builtin().clone())
+        } else {
+            read_reactions(&self.reactions)
         }
     }
 

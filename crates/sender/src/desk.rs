@@ -1,8 +1,10 @@
 //! The desk of one shard: holds letters by site, claims what may go, parks what would have to wait.
 
 use crate::{
-    Office, attempt, intake,
-    letters::{Claimed, Held, acknowledge, give_back, index, rest},
+    Office, attempt,
+    ear::Ear,
+    intake,
+    letters::{Chunk, Claimed, Held, acknowledge, give_back, index, rest},
     line::{Bell, Line},
     routes::{RouteId, Tried},
     tenure::Tenure,
@@ -52,6 +54,9 @@ pub(crate) struct Desk {
     tenure: Arc<Tenure>,
     shard: Shard,
     seats: HashMap<(SiteId, RouteId), Seat>,
+    ear: Arc<Ear>,
+    /// The last lift of an operator that was looked at.
+    lifts: u64,
     /// Letters held, transactional and bulk.
     held: [usize; 2],
     bell: Bell,
@@ -65,9 +70,12 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(office: Arc<Office>, tenure: Arc<Tenure>, shard: Shard) -> Self {
+    pub(crate) async fn new(office: Arc<Office>, tenure: Arc<Tenure>, shard: Shard) -> Self {
         let (sender, strays) = mpsc::unbounded_channel();
+        let lifts = office.tempos.lifts(u64::MAX).0;
         Self {
+            ear: Ear::new(&office).await,
+            lifts,
             office,
             tenure,
             shard,
@@ -161,7 +169,7 @@ impl Desk {
 
     fn seat(&mut self, site: &SiteId, route: RouteId) -> &mut Seat {
         self.seats.entry((site.clone(), route)).or_insert_with(|| Seat {
-            line: Line::new(site.clone(), route, &self.office, &self.tenure, &self.bell),
+            line: Line::new(site.clone(), route, &self.office, &self.tenure, &self.ear, &self.bell),
             urgent: VecDeque::new(),
             bulk: VecDeque::new(),
             used: Instant::now(),
@@ -180,7 +188,9 @@ impl Desk {
 
     /// One look at everything: claim what may go, park what must wait, give back what got stuck.
     async fn round(&mut self) {
+        self.adapt();
         self.divert();
+        self.hold_back().await;
         let most = usize::try_from(self.office.config.desk.claim.get()).unwrap_or(usize::MAX);
         loop {
             // In a statement of its own: one with hundreds of letters takes many times as long.
@@ -223,8 +233,67 @@ impl Desk {
         self.seats.retain(|_, seat| {
             let empty = seat.urgent.is_empty() && seat.bulk.is_empty() && seat.line.is_idle();
             // The pace of a site is remembered for a while: what it said last still holds.
-            !empty || seat.used.elapsed() < idle.max(Duration::from_secs(120))
+            !empty || seat.used.elapsed() < idle.max(Duration::from_secs(120)) || seat.line.is_slowed()
         });
+    }
+
+    /// Takes in what has come back by itself, and what operators have lifted.
+    fn adapt(&mut self) {
+        let now = Instant::now();
+        let (last, lifts) = self.office.tempos.lifts(self.lifts);
+        self.lifts = last;
+        for lift in &lifts {
+            self.ear.lift(lift);
+        }
+        for ((site, _), seat) in &self.seats {
+            for lift in lifts.iter().filter(|lift| lift.site == *site) {
+                seat.line.lift(&lift.route, now);
+            }
+            seat.line.recover(now);
+        }
+        self.ear.tidy();
+    }
+
+    /// Puts mail back to rest whose tenant or campaign a site does not want now.
+    async fn hold_back(&mut self) {
+        let now = Instant::now();
+        let mut parked = Vec::new();
+        let mut chunks = Vec::new();
+        for ((site, _), seat) in &mut self.seats {
+            if !self.ear.has_suspended(site) {
+                continue;
+            }
+            for lane in Lane::ALL {
+                let held = std::mem::take(seat.held(lane));
+                for one in held {
+                    let job = &one.letter.job;
+                    match self.ear.suspended(site, job.tenant, job.campaign, now).filter(|_| !one.letter.sandbox) {
+                        Some(left) => {
+                            parked.push(rest(&one.letter, left));
+                            chunks.push(one.chunk);
+                            self.held[index(lane)] -= 1;
+                            self.office.metrics.held.dec();
+                        }
+                        None => seat.held(lane).push_back(one),
+                    }
+                }
+            }
+        }
+        self.park(&parked, &chunks).await;
+    }
+
+    /// Puts letters back to rest. What could not be is still released and no longer held: repair finds it.
+    async fn park(&self, parked: &[Parked], chunks: &[Arc<Chunk>]) {
+        if parked.is_empty() {
+            return;
+        }
+        match self.office.store.park(parked).await {
+            Ok(count) => {
+                self.office.metrics.parked.inc_by(count as u64);
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot park letters"),
+        }
+        acknowledge(chunks.iter().filter_map(|chunk| chunk.settle()).collect()).await;
     }
 
     /// What the limits let go of a lane within the next moments, each site in its turn.
@@ -385,17 +454,7 @@ impl Desk {
                 }
             }
         }
-        if parked.is_empty() {
-            return;
-        }
-        match self.office.store.park(&parked).await {
-            Ok(count) => {
-                self.office.metrics.parked.inc_by(count as u64);
-            }
-            // Still released, and no longer held: repair finds them.
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot park letters"),
-        }
-        acknowledge(chunks.iter().filter_map(|chunk| chunk.settle()).collect()).await;
+        self.park(&parked, &chunks).await;
     }
 
     /// Gives everything back that was not begun, and waits for what was.

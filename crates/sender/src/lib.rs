@@ -22,6 +22,7 @@
 mod attempt;
 mod config;
 mod desk;
+mod ear;
 mod intake;
 mod journal;
 mod letters;
@@ -40,7 +41,7 @@ mod tenure;
 pub use config::{
     AddressPolicy, BreakerConfig, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, PoolConfig,
     PoolRouteConfig, ProviderConfig, RecordConfig, RelayConfig, RouteConfig, RulesFileError, SenderConfig, TlsMode,
-    read_rules,
+    read_reactions, read_rules,
 };
 pub use resolve::{ResolverSetupError, resolver};
 pub use route::RouteError;
@@ -49,6 +50,7 @@ pub use routes::RoutesError;
 use domain::ShardCount;
 use metrics::SenderMetrics;
 use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 
 /// Why a sender cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,11 @@ impl SenderConfig {
     pub fn check(&self) -> Result<(), ConfigProblem> {
         self.rules()
             .map_err(|error| ConfigProblem { field: "sender.reply_rules".to_owned(), text: error.to_string() })?;
+        self.reactions()
+            .map_err(|error| ConfigProblem { field: "sender.reactions".to_owned(), text: error.to_string() })?;
+        if let Some(problem) = self.adapt.problem() {
+            return Err(ConfigProblem { field: "sender.adapt".to_owned(), text: problem.to_owned() });
+        }
         routes::Routes::new(self).map(|_| ()).map_err(|error| {
             let text = error.to_string();
             let (field, text) = text.split_once(": ").unwrap_or(("sender", &text));
@@ -105,6 +112,8 @@ pub(crate) struct Office {
     pub(crate) press: Arc<press::Press>,
     pub(crate) routes: routes::Routes,
     pub(crate) rules: domain::Ruleset,
+    pub(crate) reactions: domain::Reactions,
+    pub(crate) tempos: ear::Tempos,
     pub(crate) journal: journal::Journal,
     pub(crate) recorder: recorder::Recorder,
     pub(crate) metrics: SenderMetrics,
@@ -118,6 +127,7 @@ pub(crate) struct Office {
 pub struct Sender {
     office: Arc<Office>,
     recording: recorder::Recording,
+    clerk: ear::TempoClerk,
     name: String,
 }
 
@@ -138,6 +148,9 @@ impl Sender {
         let metrics = SenderMetrics::register(registry);
         let rules = config.rules()?;
         tracing::info!(version = rules.version(), "judges replies by these rules");
+        let reactions = config.reactions()?;
+        tracing::info!(version = reactions.version(), "reacts to replies by these rules");
+        let (tempos, clerk) = ear::tempos();
         let routes = routes::Routes::new(&config)?;
         let name = config.instance_name();
         let directory = config.journal.directory.clone();
@@ -148,9 +161,23 @@ impl Sender {
         let (recorder, recording) = recorder::recorder(&config.record);
         let room = (config.desk.rendered_bytes / intake::KIB / 2).max(1);
         let rendered = [room, room].map(|room| Arc::new(tokio::sync::Semaphore::new(room)));
-        let office =
-            Office { config, store, bus, press, routes, rules, journal, recorder, metrics, rendered, shards, life };
-        Ok(Self { office: Arc::new(office), recording, name })
+        let office = Office {
+            config,
+            store,
+            bus,
+            press,
+            routes,
+            rules,
+            reactions,
+            tempos,
+            journal,
+            recorder,
+            metrics,
+            rendered,
+            shards,
+            life,
+        };
+        Ok(Self { office: Arc::new(office), recording, clerk, name })
     }
 
     /// The name under which this sender takes leases.
@@ -161,12 +188,15 @@ impl Sender {
     /// Owns shards and delivers until the shutdown is requested; then finishes what is under way, records it and gives
     /// its shards up.
     pub async fn run(self) {
-        let Self { office, recording, name } = self;
+        let Self { office, recording, clerk, name } = self;
         let stop = office.life.token();
         let recording = recording.run(Arc::clone(&office));
+        let done = CancellationToken::new();
+        let clerk = clerk.run(Arc::clone(&office), done.clone());
         let owning = async {
             ownership::own(Arc::clone(&office), name, stop.clone()).await;
             office.recorder.close();
+            done.cancel();
             office.routes.close_unused(Duration::ZERO).await;
         };
         let idle = office.config.desk.idle;
@@ -175,6 +205,6 @@ impl Sender {
                 office.routes.close_unused(idle).await;
             }
         };
-        tokio::join!(recording, owning, closing);
+        tokio::join!(recording, owning, closing, clerk);
     }
 }

@@ -2,14 +2,15 @@
 
 use crate::{
     Office,
-    attempt::{self, Mood},
+    attempt::{self, Done, Mood},
+    ear::{Ear, Heard},
     letters::Claimed,
     pace::Pace,
     route::{Fault, NoSession, Route, Session},
     routes::RouteId,
     tenure::Tenure,
 };
-use domain::{Lane, SiteId, SiteLimits};
+use domain::{Lane, SiteId, SiteLimits, SmtpReply};
 use service::trace;
 use std::{
     collections::VecDeque,
@@ -50,6 +51,7 @@ pub(crate) struct Line {
     /// Its letters go back to the queue.
     closing: CancellationToken,
     pace: Mutex<Pace>,
+    ear: Arc<Ear>,
     bell: Bell,
 }
 
@@ -88,17 +90,28 @@ impl Work {
 }
 
 impl Line {
-    pub(crate) fn new(site: SiteId, id: RouteId, office: &Arc<Office>, tenure: &Arc<Tenure>, bell: &Bell) -> Arc<Self> {
+    pub(crate) fn new(
+        site: SiteId,
+        id: RouteId,
+        office: &Arc<Office>,
+        tenure: &Arc<Tenure>,
+        ear: &Arc<Ear>,
+        bell: &Bell,
+    ) -> Arc<Self> {
         let limits = office.routes.limits(id, &site);
+        let left = ear.left(&site, office.routes.get(id).name());
+        let pace = Pace::new(&limits, office.config.adapt, left, office.config.desk.pause, Instant::now());
+        let allowed = usize::from(pace.levels().connections.get());
         Arc::new(Self {
-            pace: Mutex::new(Pace::new(&limits, office.config.desk.pause, Instant::now())),
+            pace: Mutex::new(pace),
+            ear: Arc::clone(ear),
             site,
             id,
             route: Arc::clone(office.routes.get(id)),
             limits,
             office: Arc::clone(office),
             tenure: Arc::clone(tenure),
-            work: Mutex::new(Work { allowed: limits.max_connections.get().into(), ..Work::default() }),
+            work: Mutex::new(Work { allowed, ..Work::default() }),
             ready: Notify::new(),
             closing: CancellationToken::new(),
             bell: bell.clone(),
@@ -136,7 +149,10 @@ impl Line {
         let took = self.work().took;
         // A second each, until one has been seen.
         let each = if took > 0.0 { took } else { 1.0 };
-        let turn = self.pace().turn(position, f64::from(self.limits.max_connections.get()) / each, now);
+        let pace = self.pace();
+        let able = f64::from(pace.levels().connections.get()) / each;
+        let turn = pace.turn(position, able, now);
+        drop(pace);
         turn.max(self.route.paused(now).unwrap_or(Duration::ZERO))
     }
 
@@ -148,13 +164,14 @@ impl Line {
 
     /// Queues a claimed letter, and opens a connection when all are busy and one more is allowed.
     pub(crate) fn push(self: &Arc<Self>, claimed: Claimed) {
+        let most = usize::from(self.pace().levels().connections.get());
         let mut work = self.work();
         match claimed.letter.job.lane {
             Lane::Transactional => work.urgent.push_back(claimed),
             Lane::Bulk => work.bulk.push_back(claimed),
         }
         let queued = work.urgent.len() + work.bulk.len();
-        work.recover(usize::from(self.limits.max_connections.get()));
+        work.recover(most);
         if queued > work.idle && work.workers < work.allowed {
             work.workers += 1;
             drop(work);
@@ -336,6 +353,7 @@ impl Line {
         };
         attempt::tell(span, &claimed.letter.job, &mut done);
         let now = Instant::now();
+        self.listen(&done, &claimed, now);
         match done.mood {
             Mood::Answers => {
                 self.pace().answered(now);
@@ -363,6 +381,77 @@ impl Line {
         }
         office.metrics.attempted(&done.outcome.what, self.route.name(), now.saturating_duration_since(begun));
         office.recorder.submit(done, &self.tenure).await;
+    }
+
+    /// Does what the receiver's words ask for.
+    fn listen(&self, done: &Done, claimed: &Claimed, now: Instant) {
+        let detail = &done.outcome.detail;
+        // What is silent about the site holds words of our own, or of the route's.
+        let Some(code) = detail.code.filter(|code| *code >= 400 && done.mood != Mood::Silent) else { return };
+        if claimed.letter.sandbox {
+            return;
+        }
+        let job = &claimed.letter.job;
+        let words = [detail.enhanced.as_deref(), detail.text.as_deref()];
+        let heard = Heard {
+            reply: SmtpReply::new(code, &words.into_iter().flatten().collect::<Vec<_>>().join(" ")),
+            class: detail.class.as_deref().and_then(|class| class.parse().ok()),
+            tenant: job.tenant,
+            campaign: job.campaign,
+            message: job.message,
+        };
+        for wanted in self.ear.hear(&self.site, self.id, &heard) {
+            let changed = {
+                let mut pace = self.pace();
+                let change = pace.react(wanted.action, wanted.lasts, now);
+                change.map(|change| (change, pace.state(now)))
+            };
+            let Some((change, state)) = changed else { continue };
+            tracing::warn!(
+                mx.site = %self.site,
+                route = self.route.name(),
+                rule = wanted.rule,
+                rate = change.after.rate,
+                connections = change.after.connections.get(),
+                suspended = change.after.suspended,
+                "a site is sent to more slowly"
+            );
+            let most = usize::from(change.after.connections.get());
+            let mut work = self.work();
+            work.allowed = work.allowed.min(most);
+            drop(work);
+            self.office.metrics.slowed(&wanted.rule);
+            let tempos = &self.office.tempos;
+            tempos.tell_route(&self.site, self.route.name(), &wanted.rule, Some(&heard), change, state);
+        }
+    }
+
+    /// Writes down what has come back by itself.
+    pub(crate) fn recover(&self, now: Instant) {
+        let changed = {
+            let mut pace = self.pace();
+            let change = pace.recovered(now);
+            change.map(|change| (change, pace.state(now)))
+        };
+        if let Some((change, state)) = changed {
+            self.office.tempos.tell_route(&self.site, self.route.name(), "recovered", None, change, state);
+        }
+    }
+
+    /// An operator takes back what the site is held back by, where it is meant.
+    pub(crate) fn lift(&self, route: &str, now: Instant) {
+        if !(route.is_empty() || route == self.route.name()) {
+            return;
+        }
+        let changed = self.pace().lift(now);
+        if let Some(change) = changed {
+            self.office.tempos.tell_route(&self.site, self.route.name(), "lifted", None, change, None);
+        }
+    }
+
+    /// Whether the site is sent to more slowly than is configured.
+    pub(crate) fn is_slowed(&self) -> bool {
+        self.pace().is_slowed()
     }
 
     /// Lets go of a session that cannot be used again, or that others may want.
@@ -436,7 +525,8 @@ impl Line {
     /// A session that can take one more message: the one at hand, or a new one.
     async fn usable(&self, session: Option<Session>, claimed: &Claimed) -> Result<Session, NoneOpen> {
         if let Some(session) = session {
-            let full = session.connection.messages_sent() >= u32::from(self.limits.messages_per_connection.get());
+            let full =
+                session.connection.messages_sent() >= u32::from(self.pace().levels().messages_per_connection.get());
             if session.connection.is_reusable() && !full {
                 return Ok(session);
             }

@@ -24,6 +24,11 @@ struct Attempt {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfRule {
+    rule: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfRoute {
     route: String,
 }
@@ -37,6 +42,7 @@ pub(crate) struct SenderMetrics {
     attempts: Family<Attempt, Counter>,
     route_failures: Family<OfRoute, Counter>,
     redirected: Family<OfRoute, Counter>,
+    slowed: Family<OfRule, Counter>,
     attempt_seconds: Histogram,
     claims: Family<Result, Counter>,
     claim_size: Histogram,
@@ -57,6 +63,7 @@ impl SenderMetrics {
             attempts: Family::default(),
             route_failures: Family::default(),
             redirected: Family::default(),
+            slowed: Family::default(),
             attempt_seconds: seconds(),
             claims: Family::default(),
             claim_size: Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0]),
@@ -92,6 +99,11 @@ impl SenderMetrics {
                 "redirected",
                 "Letters that this route gave no session, and that another one of their pool took",
                 new.redirected.clone(),
+            );
+            registry.register(
+                "slowed",
+                "Reactions to what receivers said about the pace, by rule; high: look at the causes with `mailfleet shaping`",
+                new.slowed.clone(),
             );
             registry.register("attempt_seconds", "From a letter's turn to its reply", new.attempt_seconds.clone());
             registry.register(
@@ -134,6 +146,11 @@ impl SenderMetrics {
 
     pub(crate) fn route_failed(&self, route: &str) {
         self.route_failures.get_or_create(&OfRoute { route: route.to_owned() }).inc();
+    }
+
+    /// A site is sent to more slowly by this rule.
+    pub(crate) fn slowed(&self, rule: &str) {
+        self.slowed.get_or_create(&OfRule { rule: rule.to_owned() }).inc();
     }
 
     pub(crate) fn redirected(&self, route: &str) {

@@ -164,7 +164,7 @@ impl Ownership {
         let desk = Desk::new(Arc::clone(&self.office), Arc::clone(&tenure), shard);
         let (ended, stopping) = (self.ended.clone(), stop.clone());
         self.office.life.spawn_finite("desk", async move {
-            desk.run(stopping).await;
+            desk.await.run(stopping).await;
             // Whoever waits for either has gone when the process ends.
             let _ = done.send(());
             let _ = ended.try_send(());

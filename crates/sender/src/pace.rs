@@ -1,6 +1,10 @@
 //! How fast one site may be sent to now: its limits, and what it has lately said.
 
-use domain::{Gcra, SiteLimits};
+use domain::{
+    AimdPolicy, Gcra, Rate, SiteLimits, Tempo,
+    reactions::Action,
+    tempo::{Change, Levels, TempoState},
+};
 use std::time::{Duration, Instant};
 
 /// Failures in a row after which a pause no longer grows.
@@ -11,6 +15,10 @@ const SLOWEST: f64 = 1.0;
 /// Longest time for which a letter is parked because others stand before it: an estimate that turns out to be wrong
 /// costs no more than this.
 const LONGEST_TURN: Duration = Duration::from_secs(60);
+/// The same where the site is sent to more slowly than configured: the rate is known.
+const LONGEST_SLOW_TURN: Duration = Duration::from_secs(900);
+/// Over how long the rate in use is measured.
+const MEASURED: Duration = Duration::from_secs(10);
 
 /// Leaves alone what fails, longer each time.
 pub(crate) struct Backoff {
@@ -59,28 +67,139 @@ pub(crate) struct Pace {
     starts: Option<Gcra>,
     connections: Option<Gcra>,
     backoff: Backoff,
-    /// Messages a second that the limits allow; for the estimate of a parked letter's due time.
-    ceiling: f64,
+    limits: SiteLimits,
+    tempo: Tempo,
+    /// What holds now, and whether that is less than the limits.
+    levels: Levels,
+    is_slowed: bool,
+    /// Messages started in this stretch of [`MEASURED`] and in the one before, and when this one began.
+    started: (u32, u32, Duration),
 }
 
 impl Pace {
     /// Begins with the burst spent: the owner before may have used it up this very moment.
-    pub(crate) fn new(limits: &SiteLimits, pause: Duration, now: Instant) -> Self {
+    pub(crate) fn new(
+        limits: &SiteLimits,
+        adapt: AimdPolicy,
+        left: Option<TempoState>,
+        pause: Duration,
+        now: Instant,
+    ) -> Self {
         let burst = u32::from(limits.burst.get());
-        Self {
+        let mut tempo = Tempo::new(*limits, adapt);
+        let mut pace = Self {
             origin: now,
             messages: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
             starts: limits.rate.map(|rate| Gcra::spent_at(rate, burst, Duration::ZERO)),
             connections: limits.connection_rate.map(|rate| Gcra::new(rate, u32::from(limits.max_connections.get()))),
             backoff: Backoff::new(pause),
-            ceiling: limits.rate.map_or(f64::INFINITY, |rate| rate.per_second()),
+            limits: *limits,
+            levels: tempo.levels(Duration::ZERO),
+            tempo,
+            is_slowed: false,
+            started: (0, 0, Duration::ZERO),
+        };
+        if let Some(left) = left {
+            pace.tempo.resume(left, Duration::ZERO);
+            pace.set_levels(Duration::ZERO);
         }
+        pace
+    }
+
+    fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.origin)
+    }
+
+    /// Does what a reaction says; `Some` when that changed something.
+    pub(crate) fn react(&mut self, action: Action, lasts: Duration, now: Instant) -> Option<Change> {
+        let at = self.at(now);
+        let used = self.used(at);
+        let change = self.tempo.react(action, lasts, used, at)?;
+        self.set_levels(at);
+        Some(change)
+    }
+
+    /// What has come back by itself.
+    pub(crate) fn recovered(&mut self, now: Instant) -> Option<Change> {
+        if !self.is_slowed {
+            return None;
+        }
+        let at = self.at(now);
+        let change = self.tempo.changed(at)?;
+        self.set_levels(at);
+        Some(change)
+    }
+
+    /// Whether the site is sent to more slowly than is configured.
+    pub(crate) const fn is_slowed(&self) -> bool {
+        self.is_slowed
+    }
+
+    /// Takes everything back that lowers it below its limits.
+    pub(crate) fn lift(&mut self, now: Instant) -> Option<Change> {
+        let at = self.at(now);
+        let change = self.tempo.lift(at)?;
+        self.set_levels(at);
+        Some(change)
+    }
+
+    /// What holds now.
+    pub(crate) const fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// What the next owner must know; `None` when all is as configured.
+    pub(crate) fn state(&mut self, now: Instant) -> Option<TempoState> {
+        let at = self.at(now);
+        self.tempo.state(at)
+    }
+
+    fn set_levels(&mut self, at: Duration) {
+        self.levels = self.tempo.levels(at);
+        self.is_slowed = self.tempo.is_lowered(at);
+        let Some(rate) = self.levels.rate else {
+            self.messages = None;
+            self.starts = None;
+            return;
+        };
+        // A burst is what a second brings, and no more than is configured.
+        let burst = if Some(rate) == self.limits.rate.map(|rate| rate.per_second()) {
+            u32::from(self.limits.burst.get())
+        } else {
+            (rate as u32).clamp(1, u32::from(self.limits.burst.get()))
+        };
+        let rate = Rate::from_per_second(rate);
+        for gcra in [&mut self.messages, &mut self.starts] {
+            gcra.get_or_insert_with(|| Gcra::spent_at(rate, burst, at)).set_rate(rate, burst, at);
+        }
+    }
+
+    /// Messages a second that were started lately.
+    fn used(&mut self, at: Duration) -> f64 {
+        self.measure(at, 0);
+        let (now, before, since) = self.started;
+        let over = at.saturating_sub(since).as_secs_f64();
+        let whole = MEASURED.as_secs_f64();
+        // The stretch before counts for the part that this one has not reached yet.
+        (f64::from(now) + f64::from(before) * (1.0 - over / whole)) / whole
+    }
+
+    fn measure(&mut self, at: Duration, more: u32) {
+        let (now, _, since) = self.started;
+        let passed = at.saturating_sub(since);
+        if passed >= MEASURED * 2 {
+            self.started = (0, 0, at);
+        } else if passed >= MEASURED {
+            self.started = (0, now, since + MEASURED);
+        }
+        self.started.0 = self.started.0.saturating_add(more);
     }
 
     /// When a claimed message may start: now, but for what got stuck behind others.
     pub(crate) fn start(&mut self, now: Instant) -> Instant {
+        let at = self.at(now);
+        self.measure(at, 1);
         let Some(gcra) = &mut self.starts else { return now };
-        let at = now.saturating_duration_since(self.origin);
         gcra.reserve(at, Duration::MAX / 4).map_or(now, |start| self.origin + start)
     }
 
@@ -100,7 +219,7 @@ impl Pace {
 
     /// How long the site is still to be left alone.
     pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
-        self.backoff.paused(now)
+        self.backoff.paused(now).max(self.tempo.suspended(self.at(now)))
     }
 
     /// The site failed or asked to slow down: it is left alone, longer each time.
@@ -117,8 +236,13 @@ impl Pace {
     /// get rid of `able` messages a second.
     pub(crate) fn turn(&self, position: usize, able: f64, now: Instant) -> Duration {
         let pause = self.paused(now).unwrap_or(Duration::ZERO);
-        let rate = able.min(self.ceiling).max(SLOWEST);
-        let wait = Duration::from_secs_f64((position as f64 / rate).min(LONGEST_TURN.as_secs_f64()));
+        let ceiling = self.limits.rate.map_or(f64::INFINITY, |rate| rate.per_second());
+        let slowed = self.levels.rate.filter(|rate| *rate < ceiling);
+        let (rate, longest) = match slowed {
+            Some(rate) => (able.min(rate), LONGEST_SLOW_TURN),
+            None => (able.min(ceiling).max(SLOWEST), LONGEST_TURN),
+        };
+        let wait = Duration::from_secs_f64((position as f64 / rate).min(longest.as_secs_f64()));
         (pause + wait).max(self.backoff.pause)
     }
 }
@@ -135,7 +259,7 @@ mod tests {
     #[test]
     fn failures_that_come_together_count_once_and_later_ones_pause_longer() {
         let start = Instant::now();
-        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let mut pace = Pace::new(&limits(), AimdPolicy::default(), None, Duration::from_secs(1), start);
         pace.failed(start);
         pace.failed(start);
         assert_eq!(pace.paused(start), Some(Duration::from_secs(1)));
@@ -152,7 +276,7 @@ mod tests {
     #[test]
     fn a_connection_that_would_have_to_wait_too_long_takes_no_permit() {
         let start = Instant::now();
-        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let mut pace = Pace::new(&limits(), AimdPolicy::default(), None, Duration::from_secs(1), start);
         pace.connections = Some(Gcra::new("1/min".parse().expect("a rate"), 1));
         assert_eq!(pace.connection_permit(start, Duration::from_secs(5)), Some(start));
         for _ in 0..100 {
@@ -165,7 +289,7 @@ mod tests {
     #[test]
     fn a_parked_letter_comes_back_at_the_pace_of_its_site() {
         let start = Instant::now();
-        let pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let pace = Pace::new(&limits(), AimdPolicy::default(), None, Duration::from_secs(1), start);
         assert_eq!(pace.turn(0, 10.0, start), Duration::from_secs(1));
         assert_eq!(pace.turn(50, 10.0, start), Duration::from_secs(5));
         // Its limit of 100 a second holds, however fast the connections are.
@@ -174,9 +298,37 @@ mod tests {
     }
 
     #[test]
+    fn a_site_that_asks_to_slow_down_is_sent_to_at_half_of_what_it_got() {
+        let start = Instant::now();
+        let mut pace = Pace::new(&limits(), AimdPolicy::default(), None, Duration::from_secs(1), start);
+        // 20 a second for 20 seconds.
+        for index in 0..400 {
+            pace.start(start + Duration::from_millis(50 * index));
+        }
+        let then = start + Duration::from_secs(20);
+        let change = pace.react(Action::Cut(0.5), Duration::ZERO, then).expect("a change");
+        let rate = change.after.rate.expect("a rate");
+        assert!((9.0..=11.0).contains(&rate), "{rate}");
+        assert_eq!(pace.turn(20, 100.0, then).as_secs(), 2);
+        let mut starts = 0;
+        for tick in 0..100 {
+            let now = then + Duration::from_millis(100 * tick);
+            while pace.permit(now, Duration::ZERO).is_some() {
+                starts += 1;
+            }
+        }
+        assert!((80..=120).contains(&starts), "{starts} in ten seconds");
+        let state = pace.state(then).expect("lowered");
+        let next = Pace::new(&limits(), AimdPolicy::default(), Some(state), Duration::from_secs(1), then);
+        assert_eq!(next.levels().rate, Some(rate));
+        assert!(pace.recovered(then + Duration::from_secs(121)).is_some_and(|change| change.after.rate > Some(rate)));
+        assert_eq!(pace.lift(then).expect("a change").after.rate, Some(100.0));
+    }
+
+    #[test]
     fn what_got_stuck_does_not_start_in_a_burst() {
         let start = Instant::now();
-        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let mut pace = Pace::new(&limits(), AimdPolicy::default(), None, Duration::from_secs(1), start);
         let late = start + Duration::from_secs(5);
         let starts: Vec<Instant> = (0..200).map(|_| pace.start(late)).collect();
         let within = starts.iter().take_while(|at| **at < late + Duration::from_secs(1)).count();
@@ -186,7 +338,7 @@ mod tests {
     #[test]
     fn a_new_owner_never_sends_more_than_the_rate_in_any_second() {
         let start = Instant::now();
-        let mut pace = Pace::new(&limits(), Duration::from_secs(1), start);
+        let mut pace = Pace::new(&limits(), AimdPolicy::default(), None, Duration::from_secs(1), start);
         let mut starts = Vec::new();
         for tick in 0..200 {
             let now = start + Duration::from_millis(10 * tick);

@@ -210,6 +210,11 @@ impl Routes {
         self.get(id).shaping.as_ref().unwrap_or(&self.shaping).limits_for(site)
     }
 
+    /// The limits at a site, whatever the route.
+    pub(crate) fn limits_in_general(&self, site: &SiteId) -> SiteLimits {
+        self.shaping.limits_for(site)
+    }
+
     fn ways(&self, letter: &Letter) -> &Ways {
         let by_domain = || {
             let domain = letter.sender.0.as_ref().filter(|_| !self.domains.is_empty())?.domain();

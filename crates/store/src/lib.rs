@@ -40,6 +40,7 @@ mod sites;
 mod suppressions;
 mod tail;
 mod templates;
+mod tempos;
 mod tenants;
 
 pub use accept::{AcceptCall, AcceptOutcome, Idempotency, NewContent, NewMessage, Replay};
@@ -69,6 +70,7 @@ pub use tail::{LogEntry, LogPage};
 pub use templates::{
     NewTemplateVersion, Template, TemplateContent, TemplateVersion, TemplateVersionSource, TemplateVersionSummary,
 };
+pub use tempos::{NewTempoChange, TempoChange, TempoLift, TempoPlace};
 pub use tenants::{ApiKey, MAX_PREVIOUS_SECRETS, NewApiKey, PreviousSecret, Rotated, Tenant};
 
 use failpoint::Faults;
