@@ -4,8 +4,9 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "mailfleet/v1/analytics.proto",
+    "mailfleet/v1/delivery.proto",
     "mailfleet/v1/domain.proto",
     "mailfleet/v1/error.proto",
     "mailfleet/v1/mail.proto",

@@ -92,6 +92,25 @@ pub enum Command {
         #[command(subcommand)]
         command: DoctorCommand,
     },
+    /// Why a receiver is sent to as fast as it is: what lowers the pace, since when, and what it has said
+    Shaping {
+        /// A site such as google or mx.example.com, or a recipient domain
+        site: String,
+        /// Take back what lowers the pace there, tenants and campaigns that are held back included
+        #[arg(long)]
+        lift: bool,
+        /// With --lift: for this route alone
+        #[arg(long, value_name = "ROUTE", requires = "lift")]
+        route: Option<String>,
+        /// How many changes to show
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+        changes: u32,
+    },
+    /// Routes that are warmed up: what they may send today, and how it goes on
+    Warmup {
+        #[command(subcommand)]
+        command: WarmupCommand,
+    },
     /// Where mail rests and moves: by slot, tenant and campaign
     Queue {
         /// Show it once instead of again and again on a terminal
@@ -160,6 +179,61 @@ pub enum Command {
     Run(RunArgs),
     /// Run the built-in mail sink: takes everything, delivers nothing, behaves as the address says
     Sink(SinkArgs),
+}
+
+/// What is done to plans of warming up.
+#[derive(Debug, Subcommand)]
+pub enum WarmupCommand {
+    /// The plans, with today's caps and the last days
+    List,
+    /// Make a plan, or change the one of this route and site
+    ///
+    /// From one day to the next the route climbs a rung of the ladder when receivers were content and at least half of
+    /// the cap was used; it stays, or goes back, on deferrals, bounces, complaints and suspensions.
+    Set(WarmupArgs),
+    /// End a plan: nothing is capped any more
+    Remove {
+        /// The route, by its name in the senders' configuration
+        route: String,
+        /// The site; without it, the plan for all others
+        #[arg(long, value_name = "SITE")]
+        site: Option<String>,
+    },
+    /// In how many days so many messages would be sent, if every day is a good one
+    Forecast {
+        /// The route
+        route: String,
+        /// How many messages
+        #[arg(long, value_name = "N")]
+        messages: u64,
+        /// The site; without it, the plan for all others
+        #[arg(long, value_name = "SITE")]
+        site: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct WarmupArgs {
+    /// The route, by its name in the senders' configuration
+    pub route: String,
+    /// A site that has a plan of its own, such as google; without it, all others together
+    #[arg(long, value_name = "SITE")]
+    pub site: Option<String>,
+    /// Messages a day, rung by rung, such as 50,100,500; without it, from 50 to 1,000,000
+    #[arg(long, value_name = "CAPS", value_parser = clap::value_parser!(domain::warmup::Ladder))]
+    pub ladder: Option<domain::warmup::Ladder>,
+    /// The rung of today, from 1
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=90))]
+    pub rung: u16,
+    /// What becomes of mail above the cap: routes (others of its pool), or wait
+    #[arg(long, value_name = "POLICY", default_value = "routes", value_parser = clap::value_parser!(domain::warmup::Overflow))]
+    pub overflow: domain::warmup::Overflow,
+    /// Over how long a day's cap spreads, such as 8h
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub spread: std::time::Duration,
+    /// Stay on this rung
+    #[arg(long)]
+    pub hold: bool,
 }
 
 #[derive(Debug, Args)]

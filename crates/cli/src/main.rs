@@ -21,9 +21,11 @@ mod queue;
 mod reach;
 mod run;
 mod send;
+mod shaping;
 mod sink;
 mod status;
 mod template;
+mod warmup;
 mod watch;
 mod why;
 
@@ -72,6 +74,11 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::Doctor { command } => doctor::run(command, out).await,
         Command::Watch(args) => watch::run(args, &reach, out).await,
         Command::Why { message } => why::run(&message, &reach, out).await,
+        Command::Shaping { site, lift: true, route, .. } => {
+            shaping::lift(&site, route.as_deref().unwrap_or(""), &reach, out).await
+        }
+        Command::Shaping { site, changes, .. } => shaping::show(&site, changes, &reach, out).await,
+        Command::Warmup { command } => warmup::run(command, &reach, out).await,
         Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,
         Command::Pause { what, reason } => queue::pause(&what, &reason, &reach, out).await,
         Command::Resume { what } => queue::resume(&what, &reach, out).await,

@@ -63,6 +63,17 @@ impl Reach {
         layers.read().map_err(|error| Failure::config(error.to_string()))
     }
 
+    /// The senders' section of the configuration, where there is a configuration to read.
+    pub fn sender(&self) -> Option<sender::SenderConfig> {
+        #[derive(Default, Serialize, Deserialize)]
+        #[serde(default)]
+        struct OfSenders {
+            sender: sender::SenderConfig,
+        }
+        let layers = Layers::load(Some(&self.config_file().ok()?)).ok()?;
+        layers.read().ok().map(|OfSenders { sender }| sender)
+    }
+
     /// The database, after a look at its schema.
     pub async fn store(&self) -> anyhow::Result<Store> {
         Ok(Store::connect(&store_config(&self.sections()?.postgres)?).await?)

@@ -3,10 +3,10 @@
 use crate::{BuildError, Error, Retry};
 use proto::v1::{
     SendBatchRequest, SendBatchResponse, SendMessageRequest, SendMessageResponse,
-    analytics_service_client::AnalyticsServiceClient, domain_service_client::DomainServiceClient,
-    mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient,
-    suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
-    tenant_service_client::TenantServiceClient,
+    analytics_service_client::AnalyticsServiceClient, delivery_service_client::DeliveryServiceClient,
+    domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
+    queue_service_client::QueueServiceClient, suppression_service_client::SuppressionServiceClient,
+    template_service_client::TemplateServiceClient, tenant_service_client::TenantServiceClient,
 };
 use std::{fmt, time::Duration};
 use tonic::{
@@ -205,6 +205,11 @@ impl Client {
         MailServiceClient::new(self.guarded())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// `DeliveryService`.
+    pub fn delivery(&self) -> DeliveryServiceClient<Guarded> {
+        DeliveryServiceClient::new(self.guarded())
     }
 
     /// `QueueService`.

@@ -30,6 +30,7 @@ pub mod tempo;
 pub mod text;
 pub mod throttle;
 pub mod token;
+pub mod warmup;
 pub mod window;
 
 pub use address::{AddressError, AddressHash, DomainName, EnvelopeSender, Mailbox};

@@ -25,6 +25,7 @@ mod config;
 mod connections;
 mod cursor;
 mod dead_letters;
+mod delivery;
 mod dns;
 mod domains;
 mod gate;

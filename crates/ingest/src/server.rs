@@ -7,6 +7,7 @@ use crate::{
     clock::Clock,
     config::{IngestConfig, ServerLimits},
     connections::incoming,
+    delivery::Delivery,
     domains::Domains,
     gate::{Gate, GateLayer},
     holds::Holds,
@@ -28,6 +29,7 @@ use bus::Bus;
 use domain::ShardCount;
 use proto::v1::{
     analytics_service_server::{self, AnalyticsServiceServer},
+    delivery_service_server::{self, DeliveryServiceServer},
     domain_service_server::{self, DomainServiceServer},
     mail_service_server::{self, MailServiceServer},
     queue_service_server::{self, QueueServiceServer},
@@ -46,10 +48,11 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Names under which health tells whether calls are served: the whole, as a probe asks, and each service.
-const READY_NAMES: [&str; 9] = [
+const READY_NAMES: [&str; 10] = [
     "",
     "readiness",
     analytics_service_server::SERVICE_NAME,
+    delivery_service_server::SERVICE_NAME,
     domain_service_server::SERVICE_NAME,
     mail_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
@@ -306,7 +309,8 @@ impl Ingest {
             .add_service(limited!(SuppressionServiceServer, suppressions))
             .add_service(limited!(AnalyticsServiceServer, Analytics { store: store.clone() }))
             .add_service(limited!(TenantServiceServer, tenants))
-            .add_service(limited!(QueueServiceServer, queues));
+            .add_service(limited!(QueueServiceServer, queues))
+            .add_service(limited!(DeliveryServiceServer, Delivery { store: store.clone() }));
         if self.config.reflection {
             let builder = || {
                 tonic_reflection::server::Builder::configure()

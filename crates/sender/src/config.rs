@@ -1,6 +1,6 @@
 //! What an operator decides about sending.
 
-use domain::{AimdPolicy, Reactions, RetryPolicy, RulesError, Ruleset, Shaping};
+use domain::{AimdPolicy, Reactions, RetryPolicy, RulesError, Ruleset, Shaping, SiteId, SiteLimits};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -155,6 +155,19 @@ impl SenderConfig {
             Ok(Reactions::builtin().clone())
         } else {
             read_reactions(&self.reactions)
+        }
+    }
+
+    /// The limits at a site, of each route by its name.
+    pub fn limits(&self, site: &SiteId) -> Vec<(String, SiteLimits)> {
+        let of = |name: &str, route: &RouteConfig| {
+            let shaping = route.shaping().unwrap_or(&self.shaping);
+            (name.to_owned(), shaping.limits_for(site))
+        };
+        match (&self.route, self.routes.is_empty()) {
+            (Some(route), true) => vec![of(crate::routes::kind(route), route)],
+            (None, true) => vec![("relay".to_owned(), self.shaping.limits_for(site))],
+            (_, false) => self.routes.iter().map(|(name, route)| of(name, route)).collect(),
         }
     }
 

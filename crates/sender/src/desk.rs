@@ -8,9 +8,10 @@ use crate::{
     line::{Bell, Line},
     routes::{RouteId, Tried},
     tenure::Tenure,
+    warmup::{self, Standing},
 };
 use bus::Letter;
-use domain::{Lane, Shard, SiteId};
+use domain::{Lane, Shard, SiteId, warmup::Overflow};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -136,17 +137,29 @@ impl Desk {
         let now = Instant::now();
         let is_usable = |route| {
             let seat = self.seats.get(&(letter.job.site.clone(), route));
-            seat.is_none_or(|seat| seat.line.paused(now).is_none())
+            seat.is_none_or(|seat| seat.line.paused(now).is_none()) && !self.overflows(route, &letter.job.site, now)
         };
         routes.pick(letter, Tried::default(), now, is_usable).unwrap_or_else(|| routes.first(letter))
+    }
+
+    /// Whether mail to a site is to take other routes than one that is warmed up and has no permit now.
+    fn overflows(&self, route: RouteId, site: &SiteId, now: Instant) -> bool {
+        let standing = self.office.warmups.standing(route, site, now);
+        matches!(standing, Standing::Short { overflow: Overflow::Routes, .. })
     }
 
     /// Lets letters whose route is left alone go another way, if there is one.
     fn divert(&mut self) {
         let now = Instant::now();
         let mut diverted = Vec::new();
+        let warmups = &self.office.warmups;
+        let overflows = |seat: &Seat, now| {
+            let standing = warmups.standing(seat.line.id(), seat.line.site(), now);
+            matches!(standing, Standing::Short { overflow: Overflow::Routes, .. })
+        };
         for seat in self.seats.values_mut() {
-            if seat.urgent.is_empty() && seat.bulk.is_empty() || seat.line.paused(now).is_none() {
+            let is_empty = seat.urgent.is_empty() && seat.bulk.is_empty();
+            if is_empty || seat.line.paused(now).is_none() && !overflows(seat, now) {
                 continue;
             }
             for lane in Lane::ALL {
@@ -254,21 +267,31 @@ impl Desk {
         self.ear.tidy();
     }
 
-    /// Puts mail back to rest whose tenant or campaign a site does not want now.
+    /// Puts mail back to rest whose tenant or campaign a site does not want now, and what would have to wait for long
+    /// while its route is warmed up.
     async fn hold_back(&mut self) {
         let now = Instant::now();
+        let hold = self.office.config.desk.hold;
         let mut parked = Vec::new();
         let mut chunks = Vec::new();
-        for ((site, _), seat) in &mut self.seats {
-            if !self.ear.has_suspended(site) {
+        for ((site, route), seat) in &mut self.seats {
+            let short = match self.office.warmups.standing(*route, site, now) {
+                Standing::Short { wait, interval, .. } if wait > hold => Some((wait, interval)),
+                Standing::Short { .. } | Standing::Free => None,
+            };
+            if short.is_none() && !self.ear.has_suspended(site) {
                 continue;
             }
+            let mut position = 0;
             for lane in Lane::ALL {
                 let held = std::mem::take(seat.held(lane));
                 for one in held {
                     let job = &one.letter.job;
-                    match self.ear.suspended(site, job.tenant, job.campaign, now).filter(|_| !one.letter.sandbox) {
+                    let suspended = self.ear.suspended(site, job.tenant, job.campaign, now);
+                    let warming = short.map(|(wait, interval)| warmup::rest_of(position, wait, interval));
+                    match suspended.or(warming).filter(|_| !one.letter.sandbox) {
                         Some(left) => {
+                            position += 1;
                             parked.push(rest(&one.letter, left));
                             chunks.push(one.chunk);
                             self.held[index(lane)] -= 1;
@@ -315,7 +338,14 @@ impl Desk {
             }
             let mut room = seat.line.room(lane).min(most.saturating_sub(gathered.len()));
             while room > 0 && !seat.held(lane).is_empty() {
+                let (route, site) = (seat.line.id(), seat.line.site());
+                if !self.office.warmups.has(route, site) {
+                    break;
+                }
                 let Some(not_before) = seat.line.pace().permit(now, ahead) else { break };
+                if !self.office.warmups.take(route, site) {
+                    break;
+                }
                 gathered.extend(seat.held(lane).pop_front().map(|held| (held, not_before)));
                 self.held[index(lane)] -= 1;
                 room -= 1;

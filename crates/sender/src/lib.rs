@@ -37,6 +37,7 @@ mod route;
 mod routes;
 mod sessions;
 mod tenure;
+mod warmup;
 
 pub use config::{
     AddressPolicy, BreakerConfig, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, PoolConfig,
@@ -114,6 +115,7 @@ pub(crate) struct Office {
     pub(crate) rules: domain::Ruleset,
     pub(crate) reactions: domain::Reactions,
     pub(crate) tempos: ear::Tempos,
+    pub(crate) warmups: warmup::Warmups,
     pub(crate) journal: journal::Journal,
     pub(crate) recorder: recorder::Recorder,
     pub(crate) metrics: SenderMetrics,
@@ -170,6 +172,7 @@ impl Sender {
             rules,
             reactions,
             tempos,
+            warmups: warmup::Warmups::default(),
             journal,
             recorder,
             metrics,
@@ -193,6 +196,7 @@ impl Sender {
         let recording = recording.run(Arc::clone(&office));
         let done = CancellationToken::new();
         let clerk = clerk.run(Arc::clone(&office), done.clone());
+        let warming = warmup::keep(Arc::clone(&office), done.clone());
         let owning = async {
             ownership::own(Arc::clone(&office), name, stop.clone()).await;
             office.recorder.close();
@@ -205,6 +209,6 @@ impl Sender {
                 office.routes.close_unused(idle).await;
             }
         };
-        tokio::join!(recording, owning, closing, clerk);
+        tokio::join!(recording, owning, closing, clerk, warming);
     }
 }

@@ -122,6 +122,14 @@ impl Line {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) const fn id(&self) -> RouteId {
+        self.id
+    }
+
+    pub(crate) const fn site(&self) -> &SiteId {
+        &self.site
+    }
+
     /// How long nothing is to be sent: the site or the route is left alone.
     pub(crate) fn paused(&self, now: Instant) -> Option<Duration> {
         self.pace().paused(now).max(self.route.paused(now))

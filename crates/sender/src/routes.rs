@@ -86,6 +86,13 @@ pub enum RoutesError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RouteId(u8);
 
+#[cfg(test)]
+impl RouteId {
+    pub(crate) const fn test(place: u8) -> Self {
+        Self(place)
+    }
+}
+
 /// Routes that were tried for a letter.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tried(u32);
@@ -198,6 +205,12 @@ impl Routes {
         &self.all[usize::from(id.0)]
     }
 
+    /// The route of this name.
+    pub(crate) fn id_of(&self, name: &str) -> Option<RouteId> {
+        let place = self.all.iter().position(|route| route.name() == name)?;
+        u8::try_from(place).ok().map(RouteId)
+    }
+
     /// Says good-bye in the sessions with relays that nobody has used for so long.
     pub(crate) async fn close_unused(&self, keep: Duration) {
         for route in &self.all {
@@ -283,7 +296,7 @@ fn ways(name: &str, config: &PoolConfig, places: &BTreeMap<&str, RouteId>) -> Re
 }
 
 /// The name of a route that has none of its own.
-fn kind(route: &RouteConfig) -> &'static str {
+pub(crate) fn kind(route: &RouteConfig) -> &'static str {
     match (route, Provider::of(route)) {
         (RouteConfig::Direct(_), _) => "direct",
         (_, Some((provider, _))) => provider.name(),

@@ -42,6 +42,7 @@ mod tail;
 mod templates;
 mod tempos;
 mod tenants;
+mod warmups;
 
 pub use accept::{AcceptCall, AcceptOutcome, Idempotency, NewContent, NewMessage, Replay};
 pub use audit_log::{Actor, AuditEvent};
@@ -63,6 +64,7 @@ pub use moving::{Claim, Claimed, Failed, Orphan, Outcome, Parked, Recorded, Verd
 pub use queues::{Pause, PauseSelector, QueueKey, QueueView};
 pub use quotas::{Ask, Lent, Loan, QuotaPeriod, Quotas};
 pub use replies::{ReplyPage, StoredReply};
+pub use sites::SiteEvents;
 pub use suppressions::{
     NewSuppression, Suppressed, Suppression, SuppressionCause, SuppressionEntry, SuppressionFilter, SuppressionPlace,
 };
@@ -72,6 +74,7 @@ pub use templates::{
 };
 pub use tempos::{NewTempoChange, TempoChange, TempoLift, TempoPlace};
 pub use tenants::{ApiKey, MAX_PREVIOUS_SECRETS, NewApiKey, PreviousSecret, Rotated, Tenant};
+pub use warmups::{NewWarmup, Warmup, WarmupDay, WarmupSlice};
 
 use failpoint::Faults;
 use sqlx::{

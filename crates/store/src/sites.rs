@@ -2,10 +2,47 @@
 
 use crate::{Store, StoreError, call};
 use chrono::{DateTime, Utc};
-use domain::{DomainName, SiteId};
+use domain::{
+    Closing, DomainName, SiteId,
+    fact::{FactKind, word},
+};
 use std::collections::HashMap;
 
+/// How often something happened at a site by a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteEvents {
+    /// The route; empty before one was taken.
+    pub route: String,
+    /// The word of the event.
+    pub event: &'static str,
+    /// How often.
+    pub count: i64,
+}
+
 impl Store {
+    /// What the last hour has brought at a site, by route and event.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn site_hour(&self, site: &SiteId) -> Result<Vec<SiteEvents>, StoreError> {
+        let rows = call!(self, conn => {
+            sqlx::query!(
+                r#"select route, kind, closing, sum(events)::bigint as "count!" from mailfleet.rollup_minute
+                   where bucket > mailfleet.clock() - interval '1 hour' and site = $1
+                   group by route, kind, closing
+                   order by route, kind, closing"#,
+                site.as_str(),
+            )
+            .fetch_all(conn)
+            .await?
+        })?;
+        let event = rows.into_iter().filter_map(|row| {
+            let kind = FactKind::from_code(row.kind)?;
+            Some(SiteEvents { route: row.route, event: word(kind, Closing::from_code(row.closing)), count: row.count })
+        });
+        Ok(event.collect())
+    }
+
     /// The learned sites of these domains; what is unknown or out of date is absent.
     ///
     /// # Errors

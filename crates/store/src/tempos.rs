@@ -1,6 +1,6 @@
 //! How fast sites are sent to below their limits: what holds, every change with its cause, and what operators lift.
 
-use crate::{PLAIN, Store, StoreError, call, transaction};
+use crate::{PLAIN, Store, StoreError, audit_log, call, transaction};
 use chrono::{DateTime, Utc};
 use domain::{
     CampaignId, MessageId, SiteId, TenantId,
@@ -283,6 +283,8 @@ impl Store {
             )
             .execute(&mut *conn)
             .await?;
+            let route = if route.is_empty() { "every route" } else { route };
+            audit_log::enter(self, conn, None, &format!("site {site}, {route}")).await?;
             lifted.rows_affected()
         })
     }

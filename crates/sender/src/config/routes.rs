@@ -26,6 +26,22 @@ pub enum RouteConfig {
     Resend(ProviderConfig),
 }
 
+impl RouteConfig {
+    /// Limits by site of this route alone.
+    pub const fn shaping(&self) -> Option<&Shaping> {
+        match self {
+            Self::Direct(direct) => direct.shaping.as_ref(),
+            Self::Relay(relay) => relay.shaping.as_ref(),
+            Self::Sendgrid(provider)
+            | Self::Mailgun(provider)
+            | Self::Ses(provider)
+            | Self::Postmark(provider)
+            | Self::Sparkpost(provider)
+            | Self::Resend(provider) => provider.shaping.as_ref(),
+        }
+    }
+}
+
 impl Default for RouteConfig {
     /// A relay on this host: nothing leaves the machine until somebody says so.
     fn default() -> Self {
