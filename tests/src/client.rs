@@ -6,7 +6,8 @@ use crate::{
 };
 use domain::MessageId;
 use proto::v1::{
-    self, KeyScope, MessageState, domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
+    self, KeyScope, MessageState, delivery_service_client::DeliveryServiceClient,
+    domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
     queue_service_client::QueueServiceClient, recipient_result::Outcome,
     suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
     tenant_service_client::TenantServiceClient,
@@ -104,6 +105,11 @@ impl Fleet {
     /// The queue service with the key that administers the fleet.
     pub fn all_queues(&self) -> QueueServiceClient<Line> {
         QueueServiceClient::new(self.line(&self.admin))
+    }
+
+    /// The delivery service with the key that administers the fleet.
+    pub fn delivery(&self) -> DeliveryServiceClient<Line> {
+        DeliveryServiceClient::new(self.line(&self.admin))
     }
 
     /// The tenant service with the key that administers the fleet.

@@ -42,8 +42,14 @@ struct Budget {
     left: u32,
     /// Somebody waits for a slice.
     is_wanted: bool,
-    /// There is none before.
+    /// There is none before, as far as one can tell.
     not_before: Instant,
+    /// When the ledger may be asked next.
+    look_at: Instant,
+    /// Until when its last answer is taken for true: a plan may change.
+    fresh_until: Instant,
+    /// The day of the permits ends.
+    ends: Instant,
     interval: Duration,
     is_over: bool,
 }
@@ -80,12 +86,12 @@ impl Warmups {
         budget.left.checked_sub(1).map(|left| budget.left = left).is_some()
     }
 
-    /// How a route stands at a site. One that was never asked for a permit is taken to have some.
+    /// How a route stands at a site. One that was not asked for a permit of late is taken to have some.
     pub(crate) fn standing(&self, route: RouteId, site: &SiteId, now: Instant) -> Standing {
         let mut state = self.state();
         let Some(budget) = state.budget(route, site) else { return Standing::Free };
         let wait = budget.not_before.saturating_duration_since(now);
-        if budget.left > 0 || wait.is_zero() {
+        if budget.left > 0 || wait.is_zero() || budget.fresh_until <= now {
             return Standing::Free;
         }
         Standing::Short { wait, interval: budget.interval, overflow: budget.overflow }
@@ -105,6 +111,9 @@ impl Warmups {
                 left: 0,
                 is_wanted: false,
                 not_before: Instant::now(),
+                look_at: Instant::now(),
+                fresh_until: Instant::now(),
+                ends: Instant::now(),
                 interval: Duration::ZERO,
                 is_over,
             };
@@ -119,7 +128,7 @@ impl Warmups {
 
     fn wanted(&self, now: Instant) -> Vec<i64> {
         let state = self.state();
-        let due = |budget: &Budget| budget.is_wanted && budget.left == 0 && budget.not_before <= now;
+        let due = |budget: &Budget| budget.is_wanted && budget.left == 0 && budget.look_at <= now;
         state.budgets.iter().filter(|(_, budget)| due(budget)).map(|(id, _)| *id).collect()
     }
 }
@@ -131,7 +140,11 @@ impl State {
         }
         let own = self.plans.get(&(route, Some(site.clone())));
         let id = own.or_else(|| self.plans.get(&(route, None)))?;
-        self.budgets.get_mut(id).filter(|budget| !budget.is_over)
+        let budget = self.budgets.get_mut(id).filter(|budget| !budget.is_over)?;
+        if budget.ends <= Instant::now() {
+            budget.left = 0;
+        }
+        Some(budget)
     }
 }
 
@@ -164,14 +177,19 @@ pub(crate) async fn keep(office: Arc<Office>, stop: CancellationToken) {
             match taken {
                 Ok(slice) => {
                     budget.left = slice.granted;
-                    budget.not_before = now + slice.wait.max(PAUSE);
+                    budget.ends = now + slice.day_ends_in;
+                    budget.not_before = now + slice.wait;
+                    budget.look_at = now + slice.wait.clamp(PAUSE, LOOK);
+                    // As long as letters are held that wait for it.
+                    budget.fresh_until = now + office.config.desk.hold;
                     budget.interval = slice.interval;
                     budget.is_over = slice.is_over;
+                    // Until somebody asks again: what nobody needs here, another sender may.
                     budget.is_wanted = false;
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot take a slice of a warm-up");
-                    budget.not_before = now + LOOK;
+                    budget.look_at = now + LOOK;
                 }
             }
         }
@@ -217,6 +235,7 @@ mod tests {
             let mut state = warmups.state();
             let budget = state.budgets.get_mut(&1).expect("a budget");
             budget.left = 1;
+            budget.ends = Instant::now() + DAY;
         }
         assert!(warmups.take(route, &one) && !warmups.take(route, &other), "one budget for both");
         let plans = vec![warmup(1, None), warmup(2, Some("google"))];

@@ -74,6 +74,8 @@ pub struct WarmupSlice {
     pub wait: Duration,
     /// Between two permits by the plain rate.
     pub interval: Duration,
+    /// When the day ends, and with it what was granted and not used.
+    pub day_ends_in: Duration,
     /// The plan caps nothing any more: the ladder has been climbed, or the plan removed.
     pub is_over: bool,
 }
@@ -222,7 +224,13 @@ impl Store {
 
 /// Takes permits of today, under the lock of the plan's row.
 async fn take(conn: &mut sqlx::PgConnection, warmup: i64, most: u32) -> Result<WarmupSlice, StoreError> {
-    const OVER: WarmupSlice = WarmupSlice { granted: 0, wait: Duration::ZERO, interval: Duration::ZERO, is_over: true };
+    const OVER: WarmupSlice = WarmupSlice {
+        granted: 0,
+        wait: Duration::ZERO,
+        interval: Duration::ZERO,
+        day_ends_in: Duration::ZERO,
+        is_over: true,
+    };
     let row = sqlx::query!(
         r#"select route, site, ladder, rung, overflow, spread_seconds, held, mailfleet.clock() as "now!"
            from mailfleet.warmups where warmup_id = $1 for update"#,
@@ -277,10 +285,10 @@ async fn take(conn: &mut sqlx::PgConnection, warmup: i64, most: u32) -> Result<W
     };
     let spacing = plan.spread / cap.max(1);
     let tomorrow = (today + chrono::Days::new(1)).and_time(chrono::NaiveTime::MIN).and_utc();
+    let day_ends_in = (tomorrow - now).to_std().unwrap_or_default();
     let rest = cap.saturating_sub(taken);
     if rest == 0 {
-        let wait = (tomorrow - now).to_std().unwrap_or_default();
-        return Ok(WarmupSlice { granted: 0, wait, interval: spacing, is_over: false });
+        return Ok(WarmupSlice { granted: 0, wait: day_ends_in, interval: spacing, day_ends_in, is_over: false });
     }
     // GCRA by the database's clock: the cap spreads over the day, with a minute's worth at once.
     let interval = chrono::Duration::from_std(spacing).unwrap_or(chrono::Duration::days(1));
@@ -289,7 +297,7 @@ async fn take(conn: &mut sqlx::PgConnection, warmup: i64, most: u32) -> Result<W
     let room = now + tolerance - arrival;
     if room < chrono::Duration::zero() {
         let wait = (-room).to_std().unwrap_or_default();
-        return Ok(WarmupSlice { granted: 0, wait, interval: spacing, is_over: false });
+        return Ok(WarmupSlice { granted: 0, wait, interval: spacing, day_ends_in, is_over: false });
     }
     let by_pace = 1 + room.num_microseconds().unwrap_or(i64::MAX) / interval.num_microseconds().unwrap_or(1).max(1);
     let granted = rest.min(most).min(u32::try_from(by_pace).unwrap_or(u32::MAX));
@@ -302,7 +310,7 @@ async fn take(conn: &mut sqlx::PgConnection, warmup: i64, most: u32) -> Result<W
     )
     .execute(&mut *conn)
     .await?;
-    Ok(WarmupSlice { granted, wait: Duration::ZERO, interval: spacing, is_over: false })
+    Ok(WarmupSlice { granted, wait: Duration::ZERO, interval: spacing, day_ends_in, is_over: false })
 }
 
 /// As the audit log names a plan.

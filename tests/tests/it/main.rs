@@ -25,7 +25,9 @@ mod sandbox;
 mod senders;
 mod shaping;
 mod templates;
+mod tempo;
 mod traces;
+mod warmup;
 mod watch;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …
