@@ -49,7 +49,7 @@ pub enum KeyError {
 pub struct SigningKey(Signing);
 
 enum Signing {
-    Hmac { bytes: Vec<u8>, key: hmac::Key },
+    Hmac { bytes: Vec<u8>, key: Box<hmac::Key> },
     Ed25519 { seed: [u8; SEED_LEN], pair: Ed25519KeyPair },
 }
 
@@ -69,7 +69,7 @@ impl SigningKey {
     }
 
     fn hmac(bytes: Vec<u8>) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        let key = Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
         Self(Signing::Hmac { bytes, key })
     }
 
@@ -143,7 +143,7 @@ pub struct VerifyingKey(Verifying);
 
 #[derive(Clone)]
 enum Verifying {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ed25519(ParsedPublicKey),
 }
 
@@ -182,7 +182,7 @@ impl FromStr for VerifyingKey {
             return Ok(Self(Verifying::Ed25519(key)));
         }
         let rest = text.strip_prefix(SHARED).ok_or(KeyError::Prefix { expected: "whsec_ or whpk_" })?;
-        Ok(Self(Verifying::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &shared(rest)?))))
+        Ok(Self(Verifying::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &shared(rest)?)))))
     }
 }
 
