@@ -285,3 +285,115 @@ fn confirmation(topic: &TopicArn, envelope: &Envelope) -> Result<Post, Reason> {
     }
     Ok(Post::ConfirmSubscription(Confirmation { topic: topic.clone(), token }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::hex;
+    use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+    const LINK: &str = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=arn:aws:sns:eu-west-1:\
+                        111122223333:ses-events&Token=tok123";
+
+    fn envelope(kind: &str, message: &str, subject: Option<&str>) -> Envelope {
+        Envelope {
+            kind: kind.to_owned(),
+            message_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            topic_arn: "arn:aws:sns:eu-west-1:111122223333:ses-events".to_owned(),
+            subject: subject.map(str::to_owned),
+            message: message.to_owned(),
+            timestamp: "2026-01-02T03:04:05.678Z".to_owned(),
+            signature_version: "2".to_owned(),
+            signature: String::new(),
+            signing_cert_url: String::new(),
+            subscribe_url: Some(LINK.to_owned()),
+            token: Some("tok123".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_octets_that_are_signed_are_those_of_the_vectors() {
+        let signed = envelope("Notification", "hello fleet", Some("Test")).canonical(EnvelopeKind::Notification, true);
+        let sha1 = hex::encode(digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &signed).as_ref());
+        assert_eq!((signed.len(), sha1.as_str()), (188, "bed242f63469d975f43e8a6e523dad85d0f9f863"));
+        let confirmation = EnvelopeKind::SubscriptionConfirmation;
+        for (kind, envelope, length, sha256) in [
+            (
+                EnvelopeKind::Notification,
+                envelope("Notification", "hello fleet", Some("Test")),
+                188,
+                "24fca65dd5849612dd210c03264863ecde45d032232e9fd70f6fb43af8e757b5",
+            ),
+            (
+                EnvelopeKind::Notification,
+                envelope("Notification", "hello fleet", None),
+                175,
+                "483e05f7e5d96212a0bb7643f7f43d93ddfd6a298c89d93b88d1ebd0d3400a47",
+            ),
+            (
+                confirmation,
+                envelope("SubscriptionConfirmation", "You have chosen to subscribe.", None),
+                363,
+                "ab1e5457464794af6c2c568bba4169b35be8c131fa20ab7bd4643137cd96bd48",
+            ),
+        ] {
+            let signed = envelope.canonical(kind, true);
+            assert_eq!(
+                (signed.len(), hex::encode(digest::digest(&SHA256, &signed).as_ref()).as_str()),
+                (length, sha256)
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_host_of_sns_in_the_topics_region_has_certificates() {
+        let topic: TopicArn = "arn:aws:sns:eu-west-1:111122223333:ses-events".parse().unwrap();
+        let good = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123abcd.pem";
+        assert_eq!(CertificateUrl::of_topic(&topic, good).unwrap().as_str(), good);
+        for bad in [
+            "http://sns.eu-west-1.amazonaws.com/a.pem",
+            "https://sns.us-east-1.amazonaws.com/a.pem",
+            "https://sns.s3-eu-west-1.amazonaws.com/a.pem",
+            "https://sns.evil.com/a.pem",
+            "https://sns.eu-west-1.amazonaws.com.evil.com/a.pem",
+            "https://sns.eu-west-1.amazonaws.com.cn/a.pem",
+            "https://sns.eu-west-1.amazonaws.com:8443/a.pem",
+            "https://sns.eu-west-1.amazonaws.com@evil.com/a.pem",
+            "https://user@sns.eu-west-1.amazonaws.com/a.pem",
+            "https://sns.eu-west-1.amazonaws.com/a.pem?x=1",
+            "https://sns.eu-west-1.amazonaws.com/a.pem#x",
+            "https://sns.eu-west-1.amazonaws.com/?Action=x&y=.pem",
+            "https://sns.eu-west-1.amazonaws.com/../a.pem",
+            "https://sns.eu-west-1.amazonaws.com/%2e%2e/a.pem",
+            "https://sns.eu-west-1.amazonaws.com/a.pem\n",
+            "https://sns.eu-west-1.amazonaws.com/a",
+            "https://snsXeu-west-1.amazonaws.com/a.pem",
+            "https://sns.eu-west-1.amazonaws.com\\a.pem",
+            "",
+        ] {
+            assert_eq!(CertificateUrl::of_topic(&topic, bad), None, "{bad}");
+        }
+        let china: TopicArn = "arn:aws-cn:sns:cn-north-1:111122223333:events".parse().unwrap();
+        assert!(CertificateUrl::of_topic(&china, "https://sns.cn-north-1.amazonaws.com.cn/a.pem").is_some());
+        assert_eq!(CertificateUrl::of_topic(&china, "https://sns.cn-north-1.amazonaws.com/a.pem"), None);
+    }
+
+    #[test]
+    fn a_topic_has_a_region_an_account_and_a_name() {
+        let topic: TopicArn = "arn:aws-us-gov:sns:us-gov-west-1:111122223333:a_b-c.fifo".parse().unwrap();
+        assert_eq!((topic.region(), topic.host().as_str()), ("us-gov-west-1", "sns.us-gov-west-1.amazonaws.com"));
+        for text in [
+            "",
+            "arn:aws:sns:eu-west-1:111122223333",
+            "arn:aws:sqs:eu-west-1:111122223333:a",
+            "arn:aws:sns:eu-west-1:1:a",
+            "arn:aws:sns:evil.com/:111122223333:a",
+            "arn:aws:sns::111122223333:a",
+            "arn:aws:sns:eu-west-1:111122223333:a:b",
+            "arn:aws:sns:eu-west-1:111122223333:",
+            "arn:evil:sns:eu-west-1:111122223333:a",
+        ] {
+            assert_eq!(text.parse::<TopicArn>(), Err(TopicArnError), "{text}");
+        }
+    }
+}

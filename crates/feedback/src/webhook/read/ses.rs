@@ -72,7 +72,10 @@ impl Post<'_> {
             "Subscription" => self.subscription(&name),
             // The test that the console sends when an identity's notifications are set up.
             "AmazonSnsSubscriptionSucceeded" => Ok(Vec::new()),
-            _ => Ok(vec![self.event(Kind::Unknown, &name, json::part(self.event, "mail"), None)?]),
+            _ => {
+                let recipient = json::only_recipient(json::part(self.mail(), "destination"));
+                Ok(vec![self.event(Kind::Unknown, &name, self.mail(), recipient)?])
+            }
         }
     }
 
