@@ -6,6 +6,7 @@ use crate::markup::{Protected, protect};
 use crate::weave::{Part, Woven, weave};
 use crate::{Finding, Included, Language, Library, Limits, Severity, VersionSource, plain};
 use css_inline::{CSSInliner, InlineOptions};
+use domain::TrackingChoice;
 use minijinja::value::{Serde, Value};
 use mrml::prelude::parser::Error as MjmlError;
 use mrml::prelude::render::RenderOptions;
@@ -52,6 +53,9 @@ pub struct CompiledTemplate {
     /// `is defined` asks for is among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<String>,
+    /// Whether opens and clicks of its mails are told.
+    #[serde(default, skip_serializing_if = "TrackingChoice::is_open")]
+    pub tracking: TrackingChoice,
 }
 
 impl TemplateSource {
@@ -161,7 +165,7 @@ pub(crate) fn compile(
         return None;
     }
     let defaults = source.defaults.clone();
-    let template = CompiledTemplate { subject, html, text, defaults, variables: Vec::new() };
+    let template = CompiledTemplate { subject, html, text, defaults, ..CompiledTemplate::default() };
     let body = parts.body().map_or(Part::Html, |(part, _)| part);
     template.check(own_text.is_some(), body, limits, findings).map(|used| Compiled { template, used })
 }

@@ -16,7 +16,7 @@ const MIN_RSA_BYTES: usize = 256;
 
 /// Fields that are signed when present, and whose absence, or presence no more often than now, is signed
 /// too: each is listed once more than it occurs, so that adding another breaks the signature.
-const SIGNED: [&str; 18] = [
+const SIGNED: [&str; 19] = [
     "From",
     "To",
     "Cc",
@@ -35,6 +35,7 @@ const SIGNED: [&str; 18] = [
     "List-Id",
     "Feedback-ID",
     "X-Mailfleet-Id",
+    "X-Mailfleet-Token",
 ];
 
 /// The algorithm of a key.

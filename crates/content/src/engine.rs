@@ -14,33 +14,43 @@ pub(crate) const HTML: &str = "html";
 /// Values by name.
 pub(crate) type Values = HashMap<String, Value>;
 
-/// What a template can name: the recipient's variables, then the template's defaults.
+/// The variable that stands for the address at which the recipient unsubscribes. A recipient's own of this name wins,
+/// a template's default does not.
+pub const UNSUBSCRIBE_URL: &str = "unsubscribe_url";
+
+/// What a template can name: the recipient's variables, what every mail has, then the template's defaults.
 #[derive(Debug)]
 struct Scope {
-    variables: Values,
+    variables: Arc<Values>,
+    unsubscribe: Option<Value>,
     defaults: Arc<Values>,
 }
 
 impl Object for Scope {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let key = key.as_str()?;
-        self.variables.get(key).or_else(|| self.defaults.get(key)).cloned()
+        let own = self.unsubscribe.as_ref().filter(|_| key == UNSUBSCRIBE_URL);
+        self.variables.get(key).or(own).or_else(|| self.defaults.get(key)).cloned()
     }
 }
 
-/// Parses a recipient's variables into what templates see.
-pub(crate) fn scope(json: &str, defaults: &Arc<Values>, limits: &Limits) -> Result<Value, RenderError> {
+/// What templates see of one mail.
+pub(crate) fn scope(variables: &Arc<Values>, unsubscribe: Option<Value>, defaults: &Arc<Values>) -> Value {
+    Value::from_object(Scope { variables: variables.clone(), unsubscribe, defaults: defaults.clone() })
+}
+
+/// Parses a recipient's variables.
+pub(crate) fn variables(json: &str, limits: &Limits) -> Result<Arc<Values>, RenderError> {
     if json.len() > limits.max_variables_bytes {
         return Err(RenderError::Limit { part: "variables".to_owned(), limit: "octets" });
     }
-    let variables = if json.is_empty() {
-        Values::new()
-    } else {
-        // The parser's own words repeat what it read: only where it stopped is told.
-        serde_json::from_str(json)
-            .map_err(|error| RenderError::Variables(format!("are not a JSON object, see column {}", error.column())))?
-    };
-    Ok(Value::from_object(Scope { variables, defaults: defaults.clone() }))
+    if json.is_empty() {
+        return Ok(Arc::default());
+    }
+    // The parser's own words repeat what it read: only where it stopped is told.
+    serde_json::from_str(json)
+        .map(Arc::new)
+        .map_err(|error| RenderError::Variables(format!("are not a JSON object, see column {}", error.column())))
 }
 
 /// One text of a content: a template, or a constant when it has no tags.

@@ -12,7 +12,7 @@ use minijinja::syntax::SyntaxConfig;
 use std::cell::{Cell, RefCell};
 
 /// Gmail shows this much of an HTML part, and a link to the rest.
-const GMAIL_CLIPS_AT: usize = 102 * 1024;
+pub(crate) const GMAIL_CLIPS_AT: usize = 102 * 1024;
 /// Most findings of one sort that are told of one part.
 const MAX_TOLD: usize = 20;
 
@@ -98,7 +98,7 @@ pub(crate) fn mail(parts: &Parts, compiled: &CompiledTemplate, lane: Option<Lane
         let severity = if lane == Some(Lane::Bulk) { Severity::Warning } else { Severity::Info };
         let problem = "has no link to unsubscribe that could be recognised, which bulk mail needs";
         let fix =
-            "add one, such as <a href=\"{{ unsubscribe_url }}\">Unsubscribe</a>, beside list_unsubscribe of the mail";
+            "add one, such as <a href=\"{{ unsubscribe_url }}\">Unsubscribe</a>, which every mail of a tracked fleet has";
         findings.push(Finding::new(body, problem, fix).graded(severity));
     }
 }

@@ -13,11 +13,14 @@
 //! - A template has no clock, no randomness, no files and no network. What it takes in of other templates is put
 //!   in place when it is published, so that a compiled one stands by itself. It ends within its fuel, which bounds
 //!   time and memory together.
+//! - What a [`Tracker`] puts into a mail is signed and derives from the message too. Of an HTML part nothing changes but
+//!   the links that are led through it and the image it adds; finished mail that a caller gives keeps its body.
 //! - A failure to render is the recipient's alone and names the variable, part and line.
 //!
 //! The template language is MiniJinja without macros and `do`: `{{ name }}`, `if`, `for`, `set`, `with`, `filter`
 //! and `raw`, in published templates `include`, `extends`, `block` and `super()` with names that stand there, and the filters, tests and functions that a [`Finding`] lists when another is
-//! used. A template cannot make lists grow: `a * b` wants both marked as numbers (`a | float * b | int`),
+//! used. `{{ unsubscribe_url }}` is where the recipient unsubscribes: his own variable of that name, else the address in
+//! `List-Unsubscribe`, else the fleet's own, else a default of the template. A template cannot make lists grow: `a * b` wants both marked as numbers (`a | float * b | int`),
 //! `a + b` one of them, and texts are joined with `~`. In HTML every value is escaped unless it is marked
 //! `| safe`; in subject, text and header values none is.
 //!
@@ -37,6 +40,7 @@ mod inspect;
 mod language;
 mod library;
 mod limits;
+mod links;
 mod markup;
 mod mime;
 mod overrides;
@@ -44,6 +48,7 @@ mod plain;
 mod prepared;
 mod raw;
 mod source;
+mod tracker;
 mod validate;
 mod verp;
 mod version;
@@ -54,6 +59,7 @@ pub use attachment::Attachment;
 pub use compile::{CompiledTemplate, TemplateSource};
 pub use declare::{Declaration, Declared, Misfit, VariableKind};
 pub use dkim::{GeneratedKey, KeyAlgorithm, KeyError, SigningKey};
+pub use engine::UNSUBSCRIBE_URL;
 pub use error::{ContentError, RenderError};
 pub use finding::{Finding, Severity};
 pub use inspect::clipped_finding;
@@ -63,6 +69,7 @@ pub use limits::Limits;
 pub use overrides::validate_overrides;
 pub use prepared::{Envelope, Prepared, Preview, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
+pub use tracker::Tracker;
 pub use validate::validate_raw;
 pub use verp::{message_of_return_path, return_path};
 pub use version::{Built, Report, Rules, Translation, VersionSource};

@@ -3,17 +3,19 @@
 use crate::attachment::Files;
 use crate::compile::{default_values, derived_text, hide_tags};
 use crate::dkim::BodyHash;
-use crate::engine::{Engine, HTML, Part, Values, scope};
+use crate::engine::{Engine, HTML, Part, UNSUBSCRIBE_URL, Values, scope, variables};
 use crate::header::{self, AddressField, Fields};
+use crate::links::MARK;
 use crate::mime::{self, BuiltBody, TextPart};
 use crate::raw::RawMail;
+use crate::tracker::{Addressee, Marks, Wish, unmarked};
 use crate::validate::{feedback_id, https_url, list_id, mailto_url};
 use crate::{
     Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey,
-    Unsubscribe, overrides, verp,
+    Tracker, Unsubscribe, overrides, verp,
 };
 use bytes::Bytes;
-use domain::{CampaignId, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId};
+use domain::{CampaignId, DomainName, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId, Token, TrackingChoice};
 use minijinja::value::Value;
 use std::borrow::Cow;
 use std::fmt;
@@ -21,6 +23,8 @@ use std::sync::Arc;
 
 /// The sender's own name in a `Feedback-ID` that the caller did not give.
 const FEEDBACK_SENDER: &str = "mailfleet";
+/// Where a preview unsubscribes, which is nobody's mail.
+const NOWHERE: &str = "https://example.com/unsubscribe";
 
 /// A content ready to be rendered: its templates parsed, its shared header fields encoded. Keep it, share
 /// it: it is `Send + Sync` and rendering changes nothing in it.
@@ -38,11 +42,16 @@ pub struct Prepared {
     /// Further fields that are templates: name, what errors call it, value.
     own: Vec<(String, String, Part)>,
     unsubscribe: Option<UnsubscribeParts>,
+    /// Whether the fleet's own address is to be told, if it has one.
+    hosted: bool,
+    wish: Wish,
+    /// What a tracker puts in; without one mails bear no tokens.
+    marks: Option<Marks>,
     /// Whether `Feedback-ID` is to be made from campaign and tenant.
     feedback: bool,
     lane: Lane,
     return_path: ReturnPath,
-    signing_domain: String,
+    signing_domain: DomainName,
     files: Files,
     sandbox: bool,
     utf8: bool,
@@ -51,6 +60,15 @@ pub struct Prepared {
 enum PreparedBody {
     Built { subject: Part, html: Option<Part>, text: Option<Part> },
     Raw(RawMail),
+}
+
+/// What the templates of one mail see, and where it says to unsubscribe.
+struct View {
+    scope: Value,
+    /// The address that its caller gave.
+    own_url: Option<String>,
+    /// The fleet's own.
+    hosted: Option<String>,
 }
 
 struct UnsubscribeParts {
@@ -173,11 +191,14 @@ impl Prepared {
         // A compiled body is larger than what its author wrote.
         let roomy = Limits { max_source_bytes: usize::MAX, ..limits.clone() };
         let mut defaults = Arc::default();
+        let (mut template_choice, mut marked) = (TrackingChoice::default(), false);
+        let is_marked = |html: Option<&str>| html.is_some_and(|html| html.contains(MARK));
         let body = match &source.body {
             Body::Template { .. } => {
                 let template = template.ok_or(ContentError::Missing("template"))?;
                 defaults = default_values(&template.defaults);
                 let CompiledTemplate { subject, html, text, .. } = template;
+                (template_choice, marked) = (template.tracking, is_marked(html.as_deref()));
                 built(&mut engine, subject, html.as_deref(), text.as_deref(), &roomy)?
             }
             Body::Inline { subject, html, text } => {
@@ -186,6 +207,7 @@ impl Prepared {
                     let hidden = hide_tags(HTML, html, limits)?;
                     text = derived_text(HTML, &hidden, limits, &mut Vec::new());
                 }
+                marked = is_marked(html.as_deref());
                 built(&mut engine, subject, html.as_deref(), text.as_deref(), &roomy)?
             }
             Body::Raw { .. } => {
@@ -202,10 +224,13 @@ impl Prepared {
             shared: Fields::default(),
             own: Vec::new(),
             unsubscribe: None,
+            hosted: false,
+            wish: Wish { lane: source.lane, call: source.tracking, template: template_choice, marked },
+            marks: None,
             feedback: false,
             lane: source.lane,
             return_path: source.return_path.clone(),
-            signing_domain: source.signing_domain.to_string(),
+            signing_domain: source.signing_domain.clone(),
             files: Files::new(source.attachments.iter().zip(files.iter().map(|octets| &octets[..]))),
             sandbox: source.sandbox,
             utf8: false,
@@ -213,6 +238,17 @@ impl Prepared {
         };
         prepared.fields(source)?;
         Ok(prepared)
+    }
+
+    /// The same, with what `tracker` puts into each mail. What is the same for all mails is looked through once, here.
+    #[must_use]
+    pub fn tracked_by(mut self, tracker: Arc<Tracker>) -> Self {
+        let constant = match &self.body {
+            PreparedBody::Built { html: Some(Part::Constant(html)), .. } => Some(mime::lf(html)),
+            PreparedBody::Built { .. } | PreparedBody::Raw(_) => None,
+        };
+        self.marks = Some(Marks::new(tracker, &self.wish, &self.signing_domain, constant.as_deref()));
+        self
     }
 
     fn fields(&mut self, source: &MailSource) -> Result<(), Finding> {
@@ -253,7 +289,12 @@ impl Prepared {
                 None => self.feedback = bulk,
             }
         }
-        if let Some(Unsubscribe { mailto, url, one_click }) = &source.unsubscribe
+        self.hosted = self.lacks("List-Unsubscribe")
+            && match &source.unsubscribe {
+                None => bulk,
+                Some(Unsubscribe { url, hosted, .. }) => url.is_none() && (bulk || *hosted),
+            };
+        if let Some(Unsubscribe { mailto, url, one_click, .. }) = &source.unsubscribe
             && !self.head.has("List-Unsubscribe")
         {
             let mut part = |field: &str, text: &Option<String>| -> Result<Option<Part>, Finding> {
@@ -276,7 +317,7 @@ impl Prepared {
     /// What a mail's transaction says, which is known without rendering it.
     pub fn envelope(&self, message: MessageId, recipient: &Mailbox) -> Envelope {
         let sender = match &self.return_path {
-            ReturnPath::PerMessage(domain) => EnvelopeSender(verp::return_path(message, domain)),
+            ReturnPath::PerMessage(domain) => EnvelopeSender(verp::return_path(message, domain, self.marks.as_ref().map(Marks::keys))),
             ReturnPath::Fixed(sender) => sender.clone(),
         };
         let smtputf8 =
@@ -297,7 +338,29 @@ impl Prepared {
     /// # Errors
     /// Why this recipient's mail cannot be made; see [`RenderError::is_permanent`].
     pub fn render(&self, request: RenderRequest<'_>) -> Result<Rendered, RenderError> {
-        let scope = scope(request.variables, &self.defaults, &self.limits)?;
+        let view = self.view(&request, None)?;
+        self.finish(request, &view)
+    }
+
+    /// What templates see of this mail; `stand_in` is where it unsubscribes if nothing else says so.
+    fn view(&self, request: &RenderRequest<'_>, stand_in: Option<&str>) -> Result<View, RenderError> {
+        let variables = variables(request.variables, &self.limits)?;
+        let hosted = self.marks.as_ref().and_then(|marks| marks.leave(request.message_id));
+        // Of characters alone that HTML does not escape.
+        let value = hosted.clone().or_else(|| stand_in.map(str::to_owned)).map(Value::from_safe_string);
+        let seen = scope(&variables, value, &self.defaults);
+        let Some(UnsubscribeParts { url: Some(part), .. }) = &self.unsubscribe else {
+            return Ok(View { scope: seen, own_url: None, hosted });
+        };
+        let url = self.engine.render(part, &seen)?;
+        let refused = |problem| RenderError::Header { field: "unsubscribe.url".to_owned(), problem };
+        let url = https_url(&url).map_err(refused)?.to_owned();
+        let scope = scope(&variables, Some(Value::from(url.as_str())), &self.defaults);
+        Ok(View { scope, own_url: Some(url), hosted })
+    }
+
+    fn finish(&self, request: RenderRequest<'_>, view: &View) -> Result<Rendered, RenderError> {
+        let scope = &view.scope;
         let token = request.message_id.as_uuid().simple().to_string();
         let created_at = request.message_id.created_at();
 
@@ -314,10 +377,11 @@ impl Prepared {
             PreparedBody::Built { subject, html, text } => {
                 let subject = match overrides.and_then(|own| own.subject.as_deref()) {
                     Some(own) => Cow::Borrowed(own),
-                    None => self.engine.render(subject, &scope)?,
+                    None => self.engine.render(subject, scope)?,
                 };
                 fields.push_text("Subject", self.subject(&subject)?);
-                built = self.build(html.as_ref(), text.as_ref(), &scope, &token)?;
+                let html = html.as_ref().map(|part| self.html(part, &request, view)).transpose()?;
+                built = self.build(html, text.as_ref(), scope, &token)?;
                 fields.push("MIME-Version", "1.0");
                 fields.push("Content-Type", &built.content_type);
                 fields.push("Content-Transfer-Encoding", built.encoding.as_str());
@@ -330,7 +394,7 @@ impl Prepared {
         if !self.head.has("Message-ID") {
             fields.push("Message-ID", format!("<{}@{}>", request.message_id, self.signing_domain));
         }
-        self.list_fields(&mut fields, &request, &scope)?;
+        self.list_fields(&mut fields, &request, view)?;
         if replaced.is_empty() {
             fields.extend(&self.shared);
         } else {
@@ -340,7 +404,7 @@ impl Prepared {
             if replaced.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
                 continue;
             }
-            let value = self.engine.render(part, &scope)?;
+            let value = self.engine.render(part, scope)?;
             if let Some(problem) = header::text_problem(value.trim()) {
                 return Err(RenderError::Header { field: label.clone(), problem });
             }
@@ -351,6 +415,10 @@ impl Prepared {
         }
         overrides::push(replaced, &mut fields, &self.limits)?;
         fields.push("X-Mailfleet-Id", &token);
+        if let Some(marks) = &self.marks {
+            // Some reports about a mail lose its return path and keep its header.
+            fields.push("X-Mailfleet-Token", marks.keys().seal(&Token::Report(request.message_id)));
+        }
 
         let mut mime = Vec::with_capacity(fields.as_bytes().len() + body.len() + request.keys.len() * 1_200 + 2);
         for key in request.keys {
@@ -366,19 +434,21 @@ impl Prepared {
         Ok(Rendered { mime: mime.into(), eight_bit, envelope })
     }
 
-    /// Renders one recipient's mail and tells its parts apart.
+    /// Renders one recipient's mail and tells its parts apart. Without a tracker `unsubscribe_url` stands for an
+    /// address of nobody's. The parts are shown as they were before tracking.
     ///
     /// # Errors
     /// As [`Prepared::render`].
     pub fn preview(&self, request: RenderRequest<'_>) -> Result<Preview, RenderError> {
-        let mail = self.render(request)?;
+        let view = self.view(&request, Some(NOWHERE))?;
+        let mail = self.finish(request, &view)?;
         let PreparedBody::Built { subject, html, text } = &self.body else {
             return Ok(Preview { subject: String::new(), html: None, text: None, mail });
         };
-        let scope = scope(request.variables, &self.defaults, &self.limits)?;
-        let part = |part: &Part| self.engine.render(part, &scope).map(Cow::into_owned);
+        let part = |part: &Part| self.engine.render(part, &view.scope).map(Cow::into_owned);
         let subject = part(subject)?.trim().to_owned();
-        let html = html.as_ref().map(part).transpose()?;
+        let shown = |html| if self.wish.marked { unmarked(Cow::Owned(html)).into_owned() } else { html };
+        let html = html.as_ref().map(part).transpose()?.map(shown);
         let text = text.as_ref().map(part).transpose()?;
         Ok(Preview { subject, html, text, mail })
     }
@@ -395,44 +465,59 @@ impl Prepared {
         problem.map_or(Ok(text), |problem| Err(RenderError::Header { field: "subject".to_owned(), problem }))
     }
 
+    /// A part with LF line ends.
+    fn part<'a>(&self, part: &'a Part, scope: &Value) -> Result<Cow<'a, str>, RenderError> {
+        Ok(match self.engine.render(part, scope)? {
+            Cow::Borrowed(text) => mime::lf(text),
+            Cow::Owned(text) if text.contains('\r') => Cow::Owned(mime::lf(&text).into_owned()),
+            Cow::Owned(text) => Cow::Owned(text),
+        })
+    }
+
+    /// The HTML part as this recipient gets it.
+    fn html<'a>(&self, part: &'a Part, request: &RenderRequest<'_>, view: &View) -> Result<Cow<'a, str>, RenderError> {
+        let html = self.part(part, &view.scope)?;
+        let Some(marks) = &self.marks else {
+            return Ok(if self.wish.marked { unmarked(html) } else { html });
+        };
+        // A recipient may have an address of his own instead of all others.
+        let named = view.scope.get_attr(UNSUBSCRIBE_URL).ok();
+        let to = Addressee {
+            message: request.message_id,
+            untracked: request.overrides.is_some_and(|own| own.untracked),
+            leave: [named.as_ref().and_then(Value::as_str), view.own_url.as_deref()],
+        };
+        Ok(marks.put_into(html, to))
+    }
+
     fn build(
         &self,
-        html: Option<&Part>,
+        html: Option<Cow<'_, str>>,
         text: Option<&Part>,
         scope: &Value,
         token: &str,
     ) -> Result<BuiltBody, RenderError> {
-        let mut parts = Vec::with_capacity(2);
-        for (subtype, part) in [("plain", text), ("html", html)] {
-            let Some(part) = part else { continue };
-            let text = match self.engine.render(part, scope)? {
-                Cow::Borrowed(text) => mime::lf(text),
-                Cow::Owned(text) if text.contains('\r') => Cow::Owned(mime::lf(&text).into_owned()),
-                Cow::Owned(text) => Cow::Owned(text),
-            };
-            parts.push(TextPart { subtype, text });
-        }
+        let text = text.map(|part| self.part(part, scope)).transpose()?;
+        let of = |subtype, text| TextPart { subtype, text };
+        let parts = [text.map(|text| of("plain", text)), html.map(|html| of("html", html))];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
         Ok(mime::build(&parts, token, &self.files))
     }
 
-    fn list_fields(&self, fields: &mut Fields, request: &RenderRequest<'_>, scope: &Value) -> Result<(), RenderError> {
-        if let Some(UnsubscribeParts { url, mailto, one_click }) = &self.unsubscribe {
-            let refused = |field: &str, problem| RenderError::Header { field: field.to_owned(), problem };
-            let mut ways = Vec::with_capacity(2);
-            if let Some(part) = url {
-                let url = self.engine.render(part, scope)?;
-                let url = https_url(&url).map_err(|problem| refused("unsubscribe.url", problem))?;
-                ways.push(format!("<{url}>"));
-            }
-            if let Some(part) = mailto {
-                let mailto = self.engine.render(part, scope)?;
-                let mailto = mailto_url(&mailto).map_err(|problem| refused("unsubscribe.mailto", problem))?;
-                ways.push(format!("<{mailto}>"));
-            }
+    fn list_fields(&self, fields: &mut Fields, request: &RenderRequest<'_>, view: &View) -> Result<(), RenderError> {
+        let hosted = view.hosted.as_ref().filter(|_| self.hosted);
+        let mut ways: Vec<String> = hosted.or(view.own_url.as_ref()).map(|url| format!("<{url}>")).into_iter().collect();
+        let given = self.unsubscribe.as_ref();
+        if let Some(part) = given.and_then(|given| given.mailto.as_ref()) {
+            let mailto = self.engine.render(part, &view.scope)?;
+            let refused = |problem| RenderError::Header { field: "unsubscribe.mailto".to_owned(), problem };
+            ways.push(format!("<{}>", mailto_url(&mailto).map_err(refused)?));
+        }
+        if !ways.is_empty() {
             fields.push("List-Unsubscribe", ways.join(",\r\n "));
-            if *one_click {
-                fields.push("List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
-            }
+        }
+        if hosted.is_some() || given.is_some_and(|given| given.one_click && given.url.is_some()) {
+            fields.push("List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
         }
         if self.feedback {
             let campaign = request.campaign.map_or_else(String::new, |id| id.as_uuid().simple().to_string());

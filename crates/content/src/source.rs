@@ -1,7 +1,7 @@
 //! What an accepted call says about the mail.
 
 use crate::Attachment;
-use domain::{ContentId, DomainName, EnvelopeSender, Lane, Mailbox};
+use domain::{ContentId, DomainName, EnvelopeSender, Lane, Mailbox, TrackingChoice};
 use serde::{Deserialize, Serialize};
 
 /// A mailbox and the name shown beside it.
@@ -38,7 +38,8 @@ pub struct MailSource {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Body,
-    /// How to unsubscribe: `List-Unsubscribe`, and `List-Unsubscribe-Post` for one click (RFC 8058).
+    /// How to unsubscribe: `List-Unsubscribe`, and `List-Unsubscribe-Post` for one click (RFC 8058). Bulk mail that
+    /// gives no address here bears the fleet's own, if the fleet has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<Unsubscribe>,
     /// `List-Id` (RFC 2919): `Weekly news <news.example.com>` or the identifier alone. Bulk mail without
@@ -60,6 +61,9 @@ pub struct MailSource {
     /// Whether it is only tried: it is made, and not sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sandbox: bool,
+    /// Whether opens and clicks are told; what it leaves open is the template's or the fleet's to say.
+    #[serde(default, skip_serializing_if = "TrackingChoice::is_open")]
+    pub tracking: TrackingChoice,
 }
 
 /// The body of a mail.
@@ -112,6 +116,10 @@ pub struct Unsubscribe {
     /// Whether a POST to `url` unsubscribes at once, without a page to confirm (RFC 8058).
     #[serde(default)]
     pub one_click: bool,
+    /// Whether the fleet's own address is to be told, in one click, instead of a `url`. Bulk mail without `url` has it
+    /// anyway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hosted: bool,
 }
 
 /// The parts of `Feedback-ID`: up to three of the sender's choosing, and the sender's own name last.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use domain::Mailbox;
 
 /// Longest domain under which every message can have a return path of its own (an address has 254 octets).
-const MAX_RETURN_PATH_DOMAIN: usize = 200;
+const MAX_RETURN_PATH_DOMAIN: usize = 196;
 /// Longest display name, in octets.
 const MAX_NAME: usize = 320;
 /// Longest unsubscribe address, in octets: it cannot be folded, and a line has 998.
@@ -142,12 +142,16 @@ fn name_addr(field: &str, addr: &NameAddr, findings: &mut Vec<Finding>) {
 }
 
 fn unsubscribe_ways(unsubscribe: &Unsubscribe, limits: &Limits, findings: &mut Vec<Finding>) {
-    let Unsubscribe { mailto, url, one_click } = unsubscribe;
-    if mailto.is_none() && url.is_none() {
+    let Unsubscribe { mailto, url, one_click, hosted } = unsubscribe;
+    if mailto.is_none() && url.is_none() && !hosted {
         findings.push(Finding::new("unsubscribe", "is empty", "give a url, a mailto, or both"));
     }
-    if *one_click && url.is_none() {
-        let fix = "give an https url that takes the POST, or leave one_click out";
+    if *hosted && url.is_some() {
+        let fix = "leave out one of the two: hosted is the fleet's own address in place of yours";
+        findings.push(Finding::new("unsubscribe.hosted", "stands beside a url", fix));
+    }
+    if *one_click && url.is_none() && !hosted {
+        let fix = "give an https url that takes the POST, set hosted, or leave one_click out";
         findings.push(Finding::new("unsubscribe.one_click", "needs a url", fix));
     }
     if let Some(url) = url {

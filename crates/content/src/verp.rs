@@ -1,21 +1,30 @@
 //! Return paths that name their message.
 
-use domain::{DomainName, Mailbox, MessageId};
+use domain::{DomainName, Mailbox, MessageId, TokenKeys};
 use std::str::FromStr;
 
 /// What the local part of a return path starts with.
 const PREFIX: &str = "bounce+";
 
-/// The envelope sender of `message` under `domain`: `bounce+<32 hexadecimal digits>@domain`.
-pub fn return_path(message: MessageId, domain: &DomainName) -> Option<Mailbox> {
-    Mailbox::from_str(&format!("{PREFIX}{}@{}", message.as_uuid().simple(), domain.as_str())).ok()
+/// The envelope sender of `message` under `domain`: `bounce+<50 hexadecimal digits>@domain`, signed. Without keys it
+/// is `bounce+<32 hexadecimal digits>@domain`, which anybody can write.
+pub fn return_path(message: MessageId, domain: &DomainName, keys: Option<&TokenKeys>) -> Option<Mailbox> {
+    let name = match keys {
+        Some(keys) => keys.seal_return(message),
+        None => message.as_uuid().simple().to_string(),
+    };
+    Mailbox::from_str(&format!("{PREFIX}{name}@{}", domain.as_str())).ok()
 }
 
-/// The message that a bounce to this address is about. Anybody can write such an address: what it says is
-/// a hint until the message is found and was sent from that domain.
-pub fn message_of_return_path(mailbox: &Mailbox) -> Option<MessageId> {
+/// The message that a bounce to this address is about. With keys, only one that they have signed. Without, what the
+/// address says is a hint until the message is found and was sent from that domain.
+pub fn message_of_return_path(mailbox: &Mailbox, keys: Option<&TokenKeys>) -> Option<MessageId> {
     let local = mailbox.local().to_ascii_lowercase();
-    local.strip_prefix(PREFIX)?.parse().ok()
+    let name = local.strip_prefix(PREFIX)?;
+    match keys {
+        Some(keys) => keys.open_return(name),
+        None => name.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -23,24 +32,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn keys() -> TokenKeys {
+        TokenKeys::new([7; 32], [])
+    }
+
     proptest! {
         #[test]
         fn a_return_path_names_its_message_however_its_case_was_changed(
-            id in any::<u128>(), domain in "([a-z0-9]{1,20}\\.|bücher\\.){1,8}[a-z]{2,6}",
+            id in any::<u128>(), domain in "([a-z0-9]{1,20}\\.|bücher\\.){1,8}[a-z]{2,6}", signed in any::<bool>(),
         ) {
             let message: MessageId = format!("{id:032x}").parse().unwrap();
             let domain: DomainName = domain.parse().unwrap();
-            let path = return_path(message, &domain).unwrap();
+            let keys = signed.then(keys);
+            let path = return_path(message, &domain, keys.as_ref()).unwrap();
             prop_assert_eq!(path.domain(), domain);
             prop_assert!(path.as_str().is_ascii() && !path.needs_smtputf8());
             let shouted: Mailbox = path.as_str().to_uppercase().parse().unwrap();
-            prop_assert_eq!([message_of_return_path(&path), message_of_return_path(&shouted)], [Some(message); 2]);
+            let named = [&path, &shouted].map(|path| message_of_return_path(path, keys.as_ref()));
+            prop_assert_eq!(named, [Some(message); 2]);
         }
 
         #[test]
         fn any_other_address_names_none(local in "(bounce|bounce\\+|BOUNCE\\+|bounces\\+)?[0-9a-fg{}+-]{1,40}") {
             let Ok(mailbox) = format!("{local}@example.com").parse::<Mailbox>() else { return Ok(()) };
-            if let Some(message) = message_of_return_path(&mailbox) {
+            prop_assert_eq!(message_of_return_path(&mailbox, Some(&keys())), None);
+            if let Some(message) = message_of_return_path(&mailbox, None) {
                 let digits: String = local.chars().filter(char::is_ascii_hexdigit).collect();
                 let id = message.as_uuid().simple().to_string();
                 prop_assert!(local.to_lowercase().starts_with("bounce+") && digits.to_lowercase().ends_with(&id));
@@ -49,8 +65,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_id_names_a_message_only_where_there_are_no_keys() {
+        let (message, domain) = (MessageId::from_uuid(Default::default()), "example.com".parse().unwrap());
+        let bare = return_path(message, &domain, None).unwrap();
+        let signed = return_path(message, &domain, Some(&keys())).unwrap();
+        assert_eq!(message_of_return_path(&bare, None), Some(message));
+        assert_eq!(message_of_return_path(&bare, Some(&keys())), None);
+        assert_eq!(message_of_return_path(&signed, None), None);
+        assert_eq!(message_of_return_path(&signed, Some(&TokenKeys::new([8; 32], []))), None, "another fleet's");
+        let rotated = TokenKeys::new([8; 32], [[7; 32]]);
+        assert_eq!(message_of_return_path(&signed, Some(&rotated)), Some(message));
+    }
+
+    #[test]
     fn a_domain_that_leaves_no_room_has_no_return_paths() {
         let long: DomainName = format!("{}com", "xxxxxxxxxxxxxxx.".repeat(15)).parse().unwrap();
-        assert_eq!(return_path(MessageId::from_uuid(Default::default()), &long), None);
+        assert_eq!(return_path(MessageId::from_uuid(Default::default()), &long, Some(&keys())), None);
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::compile::{Compiled, Parts, compile, hide_tags, mjml_to_html, syntax};
 use crate::declare::{Declared, declared};
+use crate::engine::UNSUBSCRIBE_URL;
 use crate::language::choose;
 use crate::library::{Included, Library, Pins, Reference};
 use crate::weave::{Part, references};
 use crate::{CompiledTemplate, Declaration, Finding, Language, Limits, Severity, TemplateSource, inspect};
-use domain::Lane;
+use domain::{Lane, TrackingChoice};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +34,9 @@ pub struct VersionSource {
     /// What it is written for, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<Lane>,
+    /// Whether opens and clicks of its mails are told.
+    #[serde(default, skip_serializing_if = "TrackingChoice::is_open")]
+    pub tracking: TrackingChoice,
 }
 
 /// The parts in another language.
@@ -170,6 +174,7 @@ impl VersionSource {
                 template.variables.sort();
                 template.variables.dedup();
                 template.defaults = tongue.defaults.clone();
+                template.tracking = self.tracking;
                 wanted.extend(template.variables.iter().cloned());
                 used.extend(names.into_iter().flat_map(|(_, names)| names));
                 compiled.push((tongue.language.cloned(), template));
@@ -323,14 +328,17 @@ fn unknown(tongue: &Tongue<'_>, lacking: &[(Part, String)], declared: &Declared,
 }
 
 impl Tongue<'_> {
-    /// The names that have no default, with the part that uses them.
+    /// The names that have no default and that not every mail has, with the part that uses them.
     fn lacking(&self, used: &[(Part, Vec<String>)]) -> Vec<(Part, String)> {
         let mut lacking = Vec::new();
         for (part, names) in used {
             let mut names: Vec<&String> = names.iter().collect();
             names.sort();
             let root = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
-            let names = names.into_iter().filter(|name| !self.defaults.contains_key(&root(name)));
+            let names = names.into_iter().filter(|name| {
+                let root = root(name);
+                root != UNSUBSCRIBE_URL && !self.defaults.contains_key(&root)
+            });
             lacking.extend(names.map(|name| (*part, name.clone())));
         }
         lacking

@@ -58,6 +58,9 @@ pub struct Overrides {
     /// Further metadata; an entry of the same key is replaced.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// Whether neither opens nor clicks of this recipient are told, whatever the mail says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untracked: bool,
 }
 
 impl Overrides {

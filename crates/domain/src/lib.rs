@@ -15,6 +15,7 @@ mod retry_policy;
 mod rules;
 mod state;
 mod trace;
+mod tracking;
 
 pub mod aimd;
 pub mod fact;
@@ -52,4 +53,5 @@ pub use tempo::Tempo;
 pub use throttle::{Shaping, SiteLimits, TlsNeed};
 pub use token::{Token, TokenKeys};
 pub use trace::{TraceContext, TraceContextError};
+pub use tracking::{BaseUrl, BaseUrlError, TrackingChoice, TrackingSite};
 pub use window::WindowPolicy;

@@ -17,6 +17,8 @@ pub const TOKEN_KEY_LEN: usize = 32;
 pub const LONGEST_TOKEN: usize = 4096;
 /// Longest address that a click leads to, in octets.
 pub const LONGEST_LINK: usize = 2048;
+/// The place of the link that no reader sees: whoever follows it is a program.
+pub const HONEYPOT_PLACE: u16 = u16::MAX;
 
 /// The only form there is.
 const VERSION: u8 = 1;

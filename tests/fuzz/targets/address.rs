@@ -2,7 +2,7 @@
 #![no_main]
 
 use content::{message_of_return_path, return_path};
-use domain::{DomainName, Mailbox, MessageId};
+use domain::{DomainName, Mailbox, MessageId, TokenKeys};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -12,8 +12,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(domain.as_str().bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')));
         assert!(domain.as_str().contains('.') && domain.as_str().len() <= 253);
         let message: MessageId = "019a0000-0000-7000-8000-000000000001".parse().expect("an id");
-        if let Some(path) = return_path(message, &domain) {
-            assert_eq!((message_of_return_path(&path), path.domain()), (Some(message), domain));
+        let keys = TokenKeys::new([7; 32], []);
+        for keys in [None, Some(&keys)] {
+            if let Some(path) = return_path(message, &domain, keys) {
+                let named = message_of_return_path(&path, keys);
+                assert_eq!((named, path.domain()), (Some(message), domain.clone()));
+            }
         }
     }
     let Ok(mailbox) = text.parse::<Mailbox>() else { return };
@@ -27,8 +31,8 @@ fuzz_target!(|data: &[u8]| {
     for other in [written.to_ascii_uppercase(), written.to_lowercase()] {
         assert_eq!(mailbox.hash(), other.parse().map_or(mailbox.hash(), |other: Mailbox| other.hash()));
     }
-    if let Some(message) = message_of_return_path(&mailbox) {
-        let again = return_path(message, &mailbox.domain()).expect("as short as this one, or shorter");
-        assert_eq!(message_of_return_path(&again), Some(message));
+    if let Some(message) = message_of_return_path(&mailbox, None) {
+        let again = return_path(message, &mailbox.domain(), None).expect("as short as this one, or shorter");
+        assert_eq!(message_of_return_path(&again, None), Some(message));
     }
 });

@@ -115,7 +115,7 @@ fn a_mail_looks_like_this() {
     insta::assert_snapshot!(text(&rendered).replace("\r\n", "\n"));
     let sender = rendered.envelope.sender.0.unwrap();
     assert_eq!(sender.as_str(), "bounce+019a000000007000800000000000 0001@bounces.example.com".replace(' ', ""));
-    assert_eq!(message_of_return_path(&sender), Some(message()));
+    assert_eq!(message_of_return_path(&sender, None), Some(message()));
     assert!(!rendered.envelope.smtputf8 && !rendered.eight_bit);
 }
 
