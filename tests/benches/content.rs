@@ -36,6 +36,7 @@ fn prepared() -> Prepared {
         signing_domain: "bench.test".parse().unwrap(),
         attachments: Vec::new(),
         sandbox: false,
+        tracking: Default::default(),
     };
     let compiled = template().compile(&Limits::default()).unwrap();
     Prepared::new(&source, Some(&compiled), None, &Limits::default()).unwrap()

@@ -2,7 +2,7 @@
 
 use crate::faults;
 use bus::BusConfig;
-use domain::{RetrySchedule, Shaping, ShardCount, WindowPolicy};
+use domain::{RetrySchedule, Shaping, ShardCount, TrackingSite, WindowPolicy};
 use failpoint::Faults;
 use sender::{BreakerConfig, Deadlines, DeskConfig, LeaseConfig, RelayConfig, RouteConfig, SenderConfig, TlsMode};
 use std::{
@@ -21,6 +21,8 @@ const fn ms(millis: u64) -> Duration {
 pub struct Settings {
     /// How many shards there are.
     pub shards: ShardCount,
+    /// The `[fleet.tracking]` section.
+    pub tracking: Option<TrackingSite>,
     /// The `[nats]` section; URL and prefix are set by the fleet.
     pub bus: BusConfig,
     /// The `[ingest]` section.
@@ -44,6 +46,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             shards: ShardCount(const { NonZeroU16::new(4).expect("not zero") }),
+            tracking: None,
             bus: bus(),
             ingest: ingest(),
             dispatcher: dispatcher(),

@@ -2,6 +2,7 @@
 
 use crate::Settings;
 use bus::{Bus, BusConfig};
+use domain::TokenKeys;
 use ingest::keys::fleet_key;
 use press::Press;
 use service::{Health, Lifecycle, Metrics, Sealer};
@@ -16,8 +17,13 @@ use std::{
 };
 use store::{Store, StoreConfig};
 
-/// The key that seals DKIM keys.
+/// The key that seals DKIM keys, and that the keys of tokens derive from.
 const MASTER_KEY: [u8; 32] = [7; 32];
+
+/// The keys of the tokens in the mails of every fleet under test.
+pub fn token_keys() -> TokenKeys {
+    press::token_keys(&Sealer::new(&MASTER_KEY))
+}
 
 pub(crate) async fn connect(url: &str, name: &str) -> Store {
     let config = StoreConfig {
@@ -62,7 +68,8 @@ impl House {
     }
 
     fn press(&self, store: &Store) -> Arc<Press> {
-        Arc::new(Press::new(store.clone(), Arc::new(Sealer::new(&MASTER_KEY)), &self.settings.renderer.press))
+        let (sealer, site) = (Arc::new(Sealer::new(&MASTER_KEY)), self.settings.tracking.clone());
+        Arc::new(Press::new(store.clone(), sealer, &self.settings.renderer.press, site))
     }
 
     pub(crate) async fn ingest(self, life: Lifecycle) -> SocketAddr {
@@ -71,6 +78,7 @@ impl House {
             store,
             bus,
             shards: self.settings.shards,
+            tracked: self.settings.tracking.is_some(),
             sealer: Some(Arc::new(Sealer::new(&MASTER_KEY))),
             health: Health::new(life.clone()),
         };

@@ -28,6 +28,7 @@ mod zone;
 pub use audit::Verdict;
 pub use client::{ALL_SCOPES, Line, bearer, fields, reason};
 pub use config::Settings;
+pub use house::token_keys;
 pub use mail::{Post, mail, recipient};
 pub use start::{Builder, Fleet, Kind};
 pub use zone::Zone;

@@ -219,6 +219,7 @@ fn mail(version: u32, campaign: CampaignId) -> Mail {
             url: "https://books.mailfleet.test/leave?t={{ token }}".to_owned(),
             mailto: String::new(),
             one_click: true,
+            hosted: false,
         }),
         list_id: format!("spring.{SENDING_DOMAIN}"),
         ..Mail::default()

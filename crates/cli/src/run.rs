@@ -5,6 +5,7 @@ use crate::{
     reach::postgres_url,
 };
 use bus::{Bus, BusConfig};
+use domain::TrackingSite;
 use press::{Press, PressConfig};
 use serde::{Deserialize, Serialize};
 use service::{
@@ -62,8 +63,14 @@ async fn run_ingest(boot: Boot) -> Result<(), ServiceError> {
     let store = connect_store(&boot, &config.postgres).await?;
     let bus = connect_bus(&boot, config.nats).await?;
     let sealer = config.secrets.master_key_file.as_ref().map(|file| open_sealer(file.path())).transpose()?;
-    let neighbours =
-        ingest::Neighbours { store: store.clone(), bus, shards: config.fleet.shards, sealer, health: boot.health() };
+    let neighbours = ingest::Neighbours {
+        store: store.clone(),
+        bus,
+        shards: config.fleet.shards,
+        tracked: config.fleet.tracking.is_some(),
+        sealer,
+        health: boot.health(),
+    };
     let ingest = ingest::Ingest::build(config.ingest, neighbours).await.map_err(|error| match error {
         ingest::IngestError::Config(error) => ServiceError::Config(error),
         error => ServiceError::unavailable("what ingest needs", error),
@@ -101,7 +108,7 @@ async fn run_renderer(boot: Boot) -> Result<(), ServiceError> {
     let sealer = sealer(&config.secrets)?;
     let store = connect_store(&boot, &config.postgres).await?;
     let bus = connect_bus(&boot, config.nats).await?;
-    let press = press(&store, sealer, &press_config);
+    let press = press(&store, sealer, &press_config, config.fleet.tracking);
     let life = boot.lifecycle();
     let (metrics, health) = (boot.metrics(), boot.health());
     let shards = config.fleet.shards;
@@ -119,7 +126,7 @@ async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
     let sealer = sealer(&config.secrets)?;
     let store = connect_store(&boot, &config.postgres).await?;
     let bus = connect_bus(&boot, config.nats).await?;
-    let press = press(&store, sealer, &config.renderer.press);
+    let press = press(&store, sealer, &config.renderer.press, config.fleet.tracking);
     let (life, metrics) = (boot.lifecycle(), boot.metrics());
     let built =
         sender::Sender::build(config.sender, config.fleet.shards, store.clone(), bus.clone(), press, &metrics, life);
@@ -186,7 +193,10 @@ async fn connect_bus(boot: &Boot, config: BusConfig) -> Result<Bus, ServiceError
 
 fn sealer(config: &SecretsConfig) -> Result<Arc<Sealer>, ServiceError> {
     let file = config.master_key_file.as_ref().ok_or_else(|| {
-        service::ConfigError::invalid("secrets.master_key_file", "is needed here; it opens the DKIM keys")
+        service::ConfigError::invalid(
+            "secrets.master_key_file",
+            "is needed here; it opens the DKIM keys and signs return paths and links",
+        )
     })?;
     open_sealer(file.path())
 }
@@ -198,8 +208,8 @@ fn open_sealer(path: &std::path::Path) -> Result<Arc<Sealer>, ServiceError> {
     Sealer::from_file(path).map(Arc::new).map_err(wrong)
 }
 
-fn press(store: &Store, sealer: Arc<Sealer>, config: &PressConfig) -> Arc<Press> {
-    Arc::new(Press::new(store.clone(), sealer, config))
+fn press(store: &Store, sealer: Arc<Sealer>, config: &PressConfig, site: Option<TrackingSite>) -> Arc<Press> {
+    Arc::new(Press::new(store.clone(), sealer, config, site))
 }
 
 async fn serve_ops(boot: &Boot, config: &HttpConfig) -> Result<(), ServiceError> {

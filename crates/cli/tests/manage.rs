@@ -42,6 +42,7 @@ impl House {
             store: store.clone(),
             bus: Bus::connect(nats).await.unwrap(),
             shards: Default::default(),
+            tracked: false,
             sealer: Some(Arc::new(Sealer::new(&[7; 32]))),
             health: Health::new(life.clone()),
         };

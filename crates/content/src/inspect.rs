@@ -97,8 +97,7 @@ pub(crate) fn mail(parts: &Parts, compiled: &CompiledTemplate, lane: Option<Lane
     if lane != Some(Lane::Transactional) && !leaves {
         let severity = if lane == Some(Lane::Bulk) { Severity::Warning } else { Severity::Info };
         let problem = "has no link to unsubscribe that could be recognised, which bulk mail needs";
-        let fix =
-            "add one, such as <a href=\"{{ unsubscribe_url }}\">Unsubscribe</a>, which every mail of a tracked fleet has";
+        let fix = "add one, such as <a href=\"{{ unsubscribe_url }}\">Unsubscribe</a>, which every mail of a tracked fleet has";
         findings.push(Finding::new(body, problem, fix).graded(severity));
     }
 }

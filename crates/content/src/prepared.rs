@@ -11,11 +11,13 @@ use crate::raw::RawMail;
 use crate::tracker::{Addressee, Marks, Wish, unmarked};
 use crate::validate::{feedback_id, https_url, list_id, mailto_url};
 use crate::{
-    Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey,
-    Tracker, Unsubscribe, overrides, verp,
+    Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey, Tracker,
+    Unsubscribe, overrides, verp,
 };
 use bytes::Bytes;
-use domain::{CampaignId, DomainName, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId, Token, TrackingChoice};
+use domain::{
+    CampaignId, DomainName, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId, Token, TrackingChoice,
+};
 use minijinja::value::Value;
 use std::borrow::Cow;
 use std::fmt;
@@ -317,7 +319,9 @@ impl Prepared {
     /// What a mail's transaction says, which is known without rendering it.
     pub fn envelope(&self, message: MessageId, recipient: &Mailbox) -> Envelope {
         let sender = match &self.return_path {
-            ReturnPath::PerMessage(domain) => EnvelopeSender(verp::return_path(message, domain, self.marks.as_ref().map(Marks::keys))),
+            ReturnPath::PerMessage(domain) => {
+                EnvelopeSender(verp::return_path(message, domain, self.marks.as_ref().map(Marks::keys)))
+            }
             ReturnPath::Fixed(sender) => sender.clone(),
         };
         let smtputf8 =
@@ -506,7 +510,8 @@ impl Prepared {
 
     fn list_fields(&self, fields: &mut Fields, request: &RenderRequest<'_>, view: &View) -> Result<(), RenderError> {
         let hosted = view.hosted.as_ref().filter(|_| self.hosted);
-        let mut ways: Vec<String> = hosted.or(view.own_url.as_ref()).map(|url| format!("<{url}>")).into_iter().collect();
+        let mut ways: Vec<String> =
+            hosted.or(view.own_url.as_ref()).map(|url| format!("<{url}>")).into_iter().collect();
         let given = self.unsubscribe.as_ref();
         if let Some(part) = given.and_then(|given| given.mailto.as_ref()) {
             let mailto = self.engine.render(part, &view.scope)?;

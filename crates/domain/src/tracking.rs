@@ -279,7 +279,8 @@ mod tests {
             (true, Lane::Bulk, yes, no, false),
             (true, Lane::Bulk, None, no, false),
         ] {
-            let site = TrackingSite { opens: default, clicks: !default, ..TrackingSite::new(base("https://c.test.example")) };
+            let site =
+                TrackingSite { opens: default, clicks: !default, ..TrackingSite::new(base("https://c.test.example")) };
             let said = |opens| TrackingChoice { opens, clicks: no };
             let decided = TrackingChoice::decide(&site, lane, said(call), said(template));
             assert_eq!(decided, (tracked, false), "{default} {lane} {call:?} {template:?}");

@@ -111,6 +111,8 @@ pub struct Intake {
     pub holds: Arc<Holds>,
     /// Bounds on contents.
     pub limits: Limits,
+    /// Whether the fleet has a site for opens, clicks and unsubscriptions.
+    pub tracked: bool,
     /// How long answers are kept.
     pub idempotency_term: Duration,
     /// What is counted.
@@ -159,6 +161,9 @@ impl Intake {
         });
         let size = u32::try_from(request.recipients.len()).unwrap_or(u32::MAX);
         let draft = validate::mail(&mut faults, request.mail, kind.lane, now);
+        if let Some(draft) = draft.as_ref().filter(|_| !self.tracked) {
+            validate::refuse_tracking(&mut faults, draft);
+        }
         // Of a mail at fault nothing is known; its recipients are looked at all the same.
         let unnamed = Labels::default();
         let shared = Shared {
@@ -419,6 +424,7 @@ pub fn mail_source(draft: &MailDraft, body: Body, identity: Identity, attachment
         signing_domain: identity.signing,
         attachments,
         sandbox: draft.labels.sandbox,
+        tracking: draft.tracking,
     }
 }
 

@@ -105,6 +105,9 @@ pub struct Neighbours {
     pub bus: Bus,
     /// How many shards the fleet has.
     pub shards: ShardCount,
+    /// Whether the fleet has a site for opens, clicks and unsubscriptions. Without it a call that asks for them is
+    /// refused.
+    pub tracked: bool,
     /// Seals new DKIM keys; without it no sending domain can be created.
     pub sealer: Option<Arc<Sealer>>,
     /// Where readiness is told.
@@ -137,7 +140,7 @@ impl Ingest {
         let bind = |source| IngestError::Bind { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let Neighbours { store, bus, shards, .. } = &neighbours;
+        let Neighbours { store, bus, shards, tracked, .. } = &neighbours;
         let metrics = Arc::new(Metrics::default());
         let clock = Clock::default();
         let (launcher, launches) = launcher(store.clone(), bus.clone(), *shards, config.fast_lane, metrics.clone());
@@ -155,6 +158,7 @@ impl Ingest {
             sites: Sites::new(store.clone(), config.name_term),
             holds: holds.clone(),
             limits: config.limits.clone(),
+            tracked: *tracked,
             idempotency_term: config.idempotency_term,
             metrics: metrics.clone(),
             good: Good::default(),

@@ -127,6 +127,7 @@ async fn instance(store: &Store, change: impl FnOnce(&mut IngestConfig)) -> (Cha
         store: store.clone(),
         bus,
         shards: Default::default(),
+        tracked: true,
         sealer: Some(Arc::new(Sealer::new(&[7; 32]))),
         health: Health::new(life.clone()),
     };

@@ -2,7 +2,7 @@
 
 use crate::{PressConfig, PressError, Source};
 use bytes::Bytes;
-use content::{Body, CompiledTemplate, ContentError, Limits, MailSource, Prepared};
+use content::{Body, CompiledTemplate, ContentError, Limits, MailSource, Prepared, Tracker};
 use domain::{ContentId, DomainName, TenantId};
 use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ const WEIGHT_BASE: u64 = 8 * 1024;
 pub(crate) struct Contents {
     cache: Cache<ContentId, Kept, ByWeight>,
     limits: Limits,
+    tracker: Arc<Tracker>,
 }
 
 /// A content that can be rendered, and what is known of it without rendering.
@@ -49,7 +50,7 @@ impl Weighter<ContentId, Kept> for ByWeight {
 }
 
 impl Contents {
-    pub(crate) fn new(config: &PressConfig) -> Self {
+    pub(crate) fn new(config: &PressConfig, tracker: Arc<Tracker>) -> Self {
         // One shard: a content may take the whole of the room, and a chunk asks once, not once a mail.
         let options = OptionsBuilder::new()
             .shards(1)
@@ -58,7 +59,7 @@ impl Contents {
             .build()
             .expect("both capacities are given");
         let cache = Cache::with_options(options, ByWeight, Default::default(), Default::default());
-        Self { cache, limits: config.limits.clone() }
+        Self { cache, limits: config.limits.clone(), tracker }
     }
 
     /// The content of this tenant; concurrent callers share one load.
@@ -110,9 +111,12 @@ impl Contents {
             files.push(Bytes::from(body));
         }
         let signing_domain = mail.signing_domain.clone();
-        let limits = self.limits.clone();
+        let (limits, tracker) = (self.limits.clone(), self.tracker.clone());
         // Parsing a large template takes milliseconds; the reactor's threads have other work.
-        let prepare = move || Prepared::with_files(&mail, template.as_ref(), raw, &files, &limits);
+        let prepare = move || {
+            let prepared = Prepared::with_files(&mail, template.as_ref(), raw, &files, &limits);
+            prepared.map(|prepared| prepared.tracked_by(tracker))
+        };
         let stock = tokio::task::spawn_blocking(prepare).await.map_err(|_| PressError::Panicked)?;
         let weight = WEIGHT_BASE + WEIGHT_PER_OCTET * u64::try_from(octets).unwrap_or(u64::MAX / 4);
         let stock = stock.map(|prepared| Arc::new(Stock { prepared, signing_domain })).map_err(Arc::new);

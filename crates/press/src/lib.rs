@@ -30,9 +30,9 @@ pub use pool::{Pool, PoolClosed};
 pub use seal::dkim_aad;
 
 use bus::Job;
-use content::Rendered;
+use content::{Rendered, Tracker};
 use contents::Contents;
-use domain::{ContentId, TenantId};
+use domain::{ContentId, TenantId, TokenKeys, TrackingSite};
 use keys::Keys;
 use service::Sealer;
 use std::sync::{Arc, Mutex};
@@ -49,10 +49,12 @@ pub struct Press {
 }
 
 impl Press {
-    /// A press that loads from this database and opens keys with this master key.
-    pub fn new(store: Store, sealer: Arc<Sealer>, config: &PressConfig) -> Self {
+    /// A press that loads from this database, opens keys with this master key and signs return paths and links with
+    /// the one that derives from it. Without a site mails are not tracked.
+    pub fn new(store: Store, sealer: Arc<Sealer>, config: &PressConfig, site: Option<TrackingSite>) -> Self {
+        let tracker = Arc::new(Tracker::new(token_keys(&sealer), site));
         Self {
-            contents: Contents::new(config),
+            contents: Contents::new(config, tracker),
             keys: Keys::new(config, sealer),
             source: Source { store, pause: config.outage_pause, until: Mutex::new(None) },
             pool: Pool::new(config),
@@ -90,6 +92,11 @@ impl Press {
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
+}
+
+/// The keys of a fleet's tokens, for who makes them and for who reads them.
+pub fn token_keys(sealer: &Sealer) -> TokenKeys {
+    TokenKeys::new(sealer.derive("tokens"), [])
 }
 
 impl std::fmt::Debug for Press {

@@ -72,6 +72,7 @@ static OFFICE: LazyLock<Office> = LazyLock::new(|| {
         signing_domain: "example.com".parse().expect("a name"),
         attachments: Vec::new(),
         sandbox: false,
+        tracking: Default::default(),
     };
     Office {
         runtime,

@@ -38,7 +38,7 @@ fn source(body: Body, value: &str) -> MailSource {
         cc_header: Vec::new(),
         headers: vec![("X-Value".into(), value.into())],
         body,
-        unsubscribe: Some(Unsubscribe { mailto: None, url: Some("https://u.test/{{ x }}".into()), one_click: true }),
+        unsubscribe: Some(Unsubscribe { mailto: None, url: Some("https://u.test/{{ x }}".into()), one_click: true, hosted: false }),
         list_id: None,
         feedback_id: None,
         lane: Lane::Transactional,
@@ -46,6 +46,7 @@ fn source(body: Body, value: &str) -> MailSource {
         signing_domain: "example.com".parse().expect("a name"),
         attachments: Vec::new(),
         sandbox: false,
+        tracking: Default::default(),
     }
 }
 

@@ -63,6 +63,7 @@ async fn bulk_mail_says_how_to_leave_and_every_receiver_can_verify_that() {
             url: "https://example.com/leave/{{ name }}".to_owned(),
             mailto: "leave@example.com".to_owned(),
             one_click: true,
+            hosted: false,
         });
         mail.headers = vec![v1::Header { name: "X-Order".to_owned(), value: "for {{ name }}".to_owned() }];
     });

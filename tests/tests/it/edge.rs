@@ -50,7 +50,7 @@ fn with_text(text: &str) -> Vec<(Post, String)> {
     let good = || mail().to("ann@receiver.test");
     let at = |field: &str, change: &dyn Fn(&mut v1::Mail)| (good().with(change), field.to_owned());
     let list = |url: &str, mailto: &str| {
-        Some(v1::ListUnsubscribe { url: url.to_owned(), mailto: mailto.to_owned(), one_click: false })
+        Some(v1::ListUnsubscribe { url: url.to_owned(), mailto: mailto.to_owned(), one_click: false, hosted: false })
     };
     vec![
         at("mail.from.name", &|mail| mail.from.as_mut().unwrap().name = text.to_owned()),

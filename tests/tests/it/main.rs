@@ -28,6 +28,7 @@ mod templates;
 mod tempo;
 mod traces;
 mod warmup;
+mod tracking;
 mod watch;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …

@@ -2,9 +2,10 @@
 
 use crate::exit::Failure;
 use anyhow::Context;
+use domain::TrackingChoice;
 use proto::v1::{
-    Lane, PublishTemplateVersionRequest, TemplatePurpose, TemplateTranslation, TemplateVariable, VariableType,
-    publish_template_version_request, template_translation,
+    Lane, PublishTemplateVersionRequest, TemplatePurpose, TemplateTranslation, TemplateVariable, Tracking,
+    VariableType, publish_template_version_request, template_translation,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,6 +41,8 @@ struct Settings {
     purpose: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     lane: String,
+    #[serde(skip_serializing_if = "TrackingChoice::is_open")]
+    tracking: TrackingChoice,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     variables: Vec<Variable>,
 }
@@ -130,6 +133,10 @@ impl Folder {
             purpose: purpose.into(),
             lane: lane.into(),
             validate_only: false,
+            tracking: (!settings.tracking.is_open()).then(|| {
+                let TrackingChoice { opens, clicks } = settings.tracking;
+                Tracking { opens, clicks }
+            }),
         };
         Ok(Self { path: path.to_owned(), languages, source })
     }
@@ -148,7 +155,7 @@ impl Folder {
             "html" => HTML,
             "text" => TEXT,
             "defaults_json" => DEFAULTS,
-            "language" | "variables" | "purpose" | "lane" => SETTINGS,
+            "language" | "variables" | "purpose" | "lane" | "tracking" => SETTINGS,
             _ => return folder,
         };
         folder.join(file)
@@ -236,6 +243,9 @@ pub fn write(path: &Path, source: &PublishTemplateVersionRequest) -> anyhow::Res
             Lane::Transactional => "transactional".to_owned(),
             Lane::Bulk => "bulk".to_owned(),
         },
+        tracking: source
+            .tracking
+            .map_or_else(TrackingChoice::default, |Tracking { opens, clicks }| TrackingChoice { opens, clicks }),
         variables: source.variables.iter().map(write_variable).collect(),
     };
     let value = serde_json::to_value(&settings)?;
@@ -320,6 +330,7 @@ mod tests {
             }],
             purpose: TemplatePurpose::Mail.into(),
             lane: Lane::Bulk.into(),
+            tracking: Some(Tracking { opens: Some(false), clicks: None }),
             ..PublishTemplateVersionRequest::default()
         };
         fs::write(path.join(MJML), "of an earlier version").expect("is written");

@@ -237,6 +237,7 @@ proptest! {
             url: Some("https://{{ url }}".into()),
             mailto: Some("{{ mailto }}@example.com".into()),
             one_click: true,
+            hosted: false,
         });
         if !source.validate(&Limits::default()).is_empty() {
             return Ok(());

@@ -56,6 +56,7 @@ pub fn source(body: Body) -> MailSource {
         signing_domain: domain_name("example.com"),
         attachments: Vec::new(),
         sandbox: false,
+        tracking: Default::default(),
     }
 }
 

@@ -129,6 +129,7 @@ fn no_field_takes_a_line_break() {
         url: Some("https://a.test/> <b".into()),
         mailto: Some("a@b.test\r\nBcc:x@y.test".into()),
         one_click: true,
+        hosted: false,
     });
     source.list_id = Some("a\r\nb".into());
     assert_eq!(

@@ -9,4 +9,5 @@ mod hostile;
 mod own;
 mod render;
 mod templates;
+mod tracking;
 mod versions;

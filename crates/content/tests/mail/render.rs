@@ -109,6 +109,7 @@ fn a_mail_looks_like_this() {
         mailto: Some("leave@example.com?subject=leave".into()),
         url: Some("https://example.com/u/{{ order }}".into()),
         one_click: true,
+        hosted: false,
     });
     let rendered = render(&prepared(&source), r#"{"name":"Zoë & co","order":17}"#).unwrap();
     assert_strict(&rendered.mime);

@@ -187,7 +187,7 @@ proptest! {
         let mut source =
             if has_html { inline(&subject, Some(&body), None) } else { inline(&subject, None, Some(&body)) };
         source.headers = vec![("X-Value".into(), value.replace(['\r', '\n'], " "))];
-        source.unsubscribe = Some(Unsubscribe { url: Some(format!("https://u.test/{url}")), mailto: None, one_click: true });
+        source.unsubscribe = Some(Unsubscribe { url: Some(format!("https://u.test/{url}")), mailto: None, one_click: true, hosted: false });
         // Parts that would be refused stand for themselves; the rest is tried all the same.
         for finding in source.validate(&limits()) {
             match finding.field.split('.').next().unwrap_or_default() {

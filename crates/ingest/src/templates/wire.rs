@@ -1,8 +1,8 @@
 //! Template sources between the API and what is stored.
 
-use crate::validate::{Faults, Violation, json_object, language};
+use crate::validate::{Faults, Violation, json_object, language, tracking};
 use content::{Declaration, Finding, Included, Report, TemplateSource, Translation, VariableKind, VersionSource};
-use domain::Lane;
+use domain::{Lane, TrackingChoice};
 use proto::v1::{
     self, ErrorReason, IncludedTemplate, PublishTemplateVersionRequest, TemplatePurpose, TemplateTranslation,
     TemplateVariable, VariableType, publish_template_version_request, template_translation,
@@ -45,7 +45,8 @@ pub fn read(request: PublishTemplateVersionRequest, faults: &mut Faults) -> Vers
             None
         }
     };
-    VersionSource { parts, language: own, translations, variables, is_partial, lane }
+    let tracking = tracking(request.tracking);
+    VersionSource { parts, language: own, translations, variables, is_partial, lane, tracking }
 }
 
 fn filled(text: String) -> Option<String> {
@@ -137,7 +138,13 @@ pub fn write(template: &str, source: VersionSource) -> PublishTemplateVersionReq
         }
         .into(),
         validate_only: false,
+        tracking: write_tracking(source.tracking),
     }
+}
+
+fn write_tracking(choice: TrackingChoice) -> Option<v1::Tracking> {
+    let TrackingChoice { opens, clicks } = choice;
+    (!choice.is_open()).then_some(v1::Tracking { opens, clicks })
 }
 
 /// What a version is for.

@@ -4,7 +4,7 @@ use super::{Faults, Times, Violation, campaign, email, free_text, labels, name, 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use content::{NameAddr, Unsubscribe};
-use domain::{CampaignId, Labels, Lane, TemplateId};
+use domain::{CampaignId, Labels, Lane, TemplateId, TrackingChoice};
 use proto::v1::{self, mail::Content};
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -89,6 +89,8 @@ pub struct MailDraft {
     pub files: Vec<FileDraft>,
     /// What the caller calls it.
     pub labels: Labels,
+    /// Whether opens and clicks are told.
+    pub tracking: TrackingChoice,
 }
 
 /// A file that goes along; its form is the content crate's rule.
@@ -141,6 +143,7 @@ pub fn mail(faults: &mut Faults, given: Option<v1::Mail>, default_lane: Lane, no
         mailto: filled(given.mailto),
         url: filled(given.url),
         one_click: given.one_click,
+        hosted: given.hosted,
     });
     let list_id = filled(given.list_id);
     let campaign = faults.take(campaign("mail.campaign_id", &given.campaign_id));
@@ -155,6 +158,7 @@ pub fn mail(faults: &mut Faults, given: Option<v1::Mail>, default_lane: Lane, no
             octets: file.data,
         })
         .collect();
+    let tracking = tracking(given.tracking);
     let tags = faults.take(labels::tags("mail.tags", given.tags, &[]));
     let metadata = faults.take(labels::metadata("mail.metadata", given.metadata, &BTreeMap::new()));
     Some(MailDraft {
@@ -171,7 +175,24 @@ pub fn mail(faults: &mut Faults, given: Option<v1::Mail>, default_lane: Lane, no
         times: times?,
         files,
         labels: Labels { tags: tags?, metadata: metadata?, sandbox: given.sandbox, own_tags: false },
+        tracking,
     })
+}
+
+/// What a call or a template says about tracking.
+pub fn tracking(given: Option<v1::Tracking>) -> TrackingChoice {
+    given.map_or_else(TrackingChoice::default, |v1::Tracking { opens, clicks }| TrackingChoice { opens, clicks })
+}
+
+/// Refuses what a fleet without a site for opens, clicks and unsubscriptions cannot do.
+pub fn refuse_tracking(faults: &mut Faults, draft: &MailDraft) {
+    const FIX: &str = "needs a fleet that is configured with fleet.tracking; leave it out";
+    if draft.tracking.asks() {
+        faults.add("mail.tracking", FIX);
+    }
+    if draft.unsubscribe.as_ref().is_some_and(|given| given.hosted) {
+        faults.add("mail.list_unsubscribe.hosted", FIX);
+    }
 }
 
 fn refuse_headers_of_raw(faults: &mut Faults, given: &v1::Mail) {
@@ -181,6 +202,7 @@ fn refuse_headers_of_raw(faults: &mut Faults, given: &v1::Mail) {
         ("mail.header_cc", !given.header_cc.is_empty()),
         ("mail.headers", !given.headers.is_empty()),
         ("mail.attachments", !given.attachments.is_empty()),
+        ("mail.tracking", tracking(given.tracking).asks()),
     ];
     for (field, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
         faults.add(field, "cannot stand beside raw_mime; write it into the finished mail");
@@ -342,6 +364,25 @@ mod tests {
         assert!(faults_of(v1::Mail { content: raw(), ..good() }).is_empty());
         let headers = vec![v1::Header { name: "X-A".to_owned(), value: "b".to_owned() }];
         assert_eq!(faults_of(v1::Mail { content: raw(), headers, ..good() }), ["mail.headers"]);
+        let asks = |opens| Some(v1::Tracking { opens: Some(opens), clicks: None });
+        assert_eq!(faults_of(v1::Mail { content: raw(), tracking: asks(true), ..good() }), ["mail.tracking"]);
+        assert!(faults_of(v1::Mail { content: raw(), tracking: asks(false), ..good() }).is_empty());
+    }
+
+    #[test]
+    fn a_fleet_without_a_site_refuses_what_needs_one() {
+        let refused = |given: v1::Mail| {
+            let mut faults = Faults::default();
+            let draft = mail(&mut faults, Some(given), Lane::Bulk, now()).expect("is good");
+            refuse_tracking(&mut faults, &draft);
+            faults.into_vec().into_iter().map(|violation| violation.field).collect::<Vec<_>>()
+        };
+        let hosted = v1::ListUnsubscribe { hosted: true, ..v1::ListUnsubscribe::default() };
+        let tracking = v1::Tracking { opens: Some(false), clicks: Some(true) };
+        let asking = v1::Mail { list_unsubscribe: Some(hosted), tracking: Some(tracking), ..good() };
+        assert_eq!(refused(asking), ["mail.tracking", "mail.list_unsubscribe.hosted"]);
+        let no = v1::Tracking { opens: Some(false), clicks: Some(false) };
+        assert!(refused(v1::Mail { tracking: Some(no), ..good() }).is_empty());
     }
 
     #[test]

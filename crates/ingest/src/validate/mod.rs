@@ -13,6 +13,7 @@ mod when;
 pub use labels::{MAX_ENTRIES, MAX_TAGS, MAX_VALUE, MAX_WORD, tag};
 pub use mail::{
     ContentDraft, MAX_DISPLAY_NAME, MAX_HEADER_ADDRESSES, MAX_HEADERS, MailDraft, TemplateName, api_field, mail,
+    refuse_tracking, tracking,
 };
 pub use names::{MAX_KEY, MAX_NAME, campaign, email, id, idempotency_key, language, name, optional_id};
 pub use recipients::{Accepted, MAX_BATCH, MAX_MESSAGE, Recipients, Shared, recipients};

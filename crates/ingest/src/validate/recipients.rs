@@ -83,14 +83,15 @@ fn one(position: u32, recipient: Recipient, shared: Shared<'_>) -> Result<Accept
         "" => None,
         text => language(&format!("recipients[{position}].language"), text)?,
     };
-    let Recipient { variables_json, subject, headers, tags, metadata, .. } = recipient;
+    let Recipient { variables_json, subject, headers, tags, metadata, untracked, .. } = recipient;
     let variables = if variables_json.is_empty() { "{}".to_owned() } else { variables_json };
-    let overrides = if subject.is_empty() && headers.is_empty() && tags.is_empty() && metadata.is_empty() {
+    let has_words = !subject.is_empty() || !headers.is_empty() || !tags.is_empty() || !metadata.is_empty();
+    let overrides = if !has_words && !untracked {
         None
     } else {
         let headers = headers.into_iter().map(|header| (header.name, header.value)).collect();
         let subject = Some(subject).filter(|subject| !subject.is_empty());
-        let own = Overrides { subject, headers, tags, metadata };
+        let own = Overrides { subject, headers, tags, metadata, untracked };
         Some(overrides(position, own, shared)?).filter(|own| !own.is_empty())
     };
     Ok(Accepted { position, mailbox, variables, language, overrides })
@@ -110,10 +111,10 @@ fn overrides(position: u32, own: Overrides, shared: Shared<'_>) -> Result<Overri
     if let Some(finding) = content::validate_overrides(&own, shared.limits).first() {
         return Err(Violation::from_finding(path(&finding.field), finding));
     }
-    let Overrides { subject, headers, tags, metadata } = own;
+    let Overrides { subject, headers, tags, metadata, untracked } = own;
     let tags = labels::tags(&path("tags"), tags, &shared.labels.tags)?;
     let metadata = labels::metadata(&path("metadata"), metadata, &shared.labels.metadata)?;
-    Ok(Overrides { subject, headers, tags, metadata })
+    Ok(Overrides { subject, headers, tags, metadata, untracked })
 }
 
 /// Two messages of one call to one mailbox are a mistake of the list's: the first stays.
@@ -192,6 +193,9 @@ mod tests {
         let same = own(&|one| one.tags = vec!["shared".to_owned()]);
         let looked = looked_at(vec![same], MAX_BATCH, false).expect("neither none nor too many");
         assert_eq!(looked.accepted[0].overrides, None, "what all have is no recipient's own");
+        let looked =
+            looked_at(vec![own(&|one| one.untracked = true)], MAX_BATCH, true).expect("neither none nor too many");
+        assert_eq!(looked.accepted[0].overrides, Some(Overrides { untracked: true, ..Overrides::default() }));
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub fn variables(count: usize) -> Vec<String> {
 }
 
 pub fn press_of(store: &Store, sealer: Sealer) -> Arc<Press> {
-    Arc::new(Press::new(store.clone(), Arc::new(sealer), &PressConfig::default()))
+    Arc::new(Press::new(store.clone(), Arc::new(sealer), &PressConfig::default(), None))
 }
 
 impl Fleet {
@@ -160,6 +160,7 @@ impl Fleet {
             signing_domain: DOMAIN.parse().unwrap(),
             attachments: Vec::new(),
             sandbox: false,
+            tracking: Default::default(),
         };
         let source = content(tenant, ContentKind::Mail, &source);
         let id = source.id;

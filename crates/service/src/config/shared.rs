@@ -1,7 +1,7 @@
 //! The sections that several services read. `[nats]` is `bus::BusConfig`.
 
 use super::{SecretFile, SecretUrl};
-use domain::{Rate, ShardCount};
+use domain::{Rate, ShardCount, TrackingSite};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -54,12 +54,15 @@ impl Default for PostgresConfig {
 }
 
 /// `[fleet]`: what must be the same in every service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FleetConfig {
     /// How many shards the slots are spread over, at least 1. More let more senders share the work; each
     /// costs a lease and two consumers at the broker.
     pub shards: ShardCount,
+    /// Where opens, clicks and unsubscriptions are answered. Absent: mails are signed and not tracked. Needs
+    /// `secrets.master_key_file`, from which the key of the signatures derives.
+    pub tracking: Option<TrackingSite>,
 }
 
 /// `[telemetry]`: logs and traces.
@@ -184,6 +187,7 @@ impl Default for HttpConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecretsConfig {
-    /// The key that seals DKIM keys at rest: 32 bytes, raw or as base64.
+    /// The key that seals DKIM keys at rest, and that those derive from which sign return paths and links: 32 bytes, raw
+    /// or as base64.
     pub master_key_file: Option<SecretFile>,
 }

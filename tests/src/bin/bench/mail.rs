@@ -159,6 +159,7 @@ fn prepared(template: &CompiledTemplate) -> anyhow::Result<Prepared> {
         signing_domain: SIGNED.parse()?,
         attachments: Vec::new(),
         sandbox: false,
+        tracking: Default::default(),
     };
     Ok(Prepared::new(&source, Some(template), None, &Limits::default())?)
 }
