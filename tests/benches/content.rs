@@ -1,13 +1,26 @@
-//! Making one mail of about 10 KB: rendered, built and hashed; and what each signature adds to that.
+//! Making one mail of about 10 KB: rendered, built and hashed; what each signature adds to that, and what ten links, an
+//! image and a way out add when they are signed, in a body with variables and in one that is the same for all.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use content::{Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, SigningKey, TemplateSource};
+use content::{Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, SigningKey, TemplateSource, Tracker};
 use criterion::{Criterion, criterion_group, criterion_main};
-use domain::{ContentId, DomainName, Lane, Mailbox, MessageId, TenantId};
-use std::hint::black_box;
+use domain::{ContentId, DomainName, Lane, Mailbox, MessageId, TenantId, TokenKeys, TrackingSite};
+use std::{hint::black_box, sync::Arc};
 
 const VARIABLES: &str = r#"{"name":"Ada 7","order":"B-7","city":"Turku","street":"Quay 7","item":"Lamp","size":"M","colour":"blue","price":"19.90","date":"2 May","clerk":"Noor"}"#;
+
+/// As [`template`], with ten links; `constant` leaves the variables out.
+fn linked(constant: bool) -> TemplateSource {
+    let mut source = template();
+    let html = source.html.take().unwrap();
+    let html = (0..10).fold(html, |html, number| {
+        let link = format!("<a class=\"b\" href=\"https://shop.bench.test/a/{number}?ref=mail&amp;to=x\">Look</a></p>");
+        html.replacen("</p>", &link, 1)
+    });
+    source.html = Some(if constant { html.replace("{{", "").replace("}}", "") } else { html });
+    source
+}
 
 fn template() -> TemplateSource {
     let filler = "Thank you for your order. It has left our house this morning and will be with you soon. ".repeat(5);
@@ -20,7 +33,7 @@ fn template() -> TemplateSource {
     }
 }
 
-fn prepared() -> Prepared {
+fn prepared(template: &TemplateSource) -> Prepared {
     let source = MailSource {
         from: NameAddr { name: Some("Bench".to_owned()), mailbox: "shop@bench.test".parse().unwrap() },
         reply_to: Vec::new(),
@@ -38,7 +51,7 @@ fn prepared() -> Prepared {
         sandbox: false,
         tracking: Default::default(),
     };
-    let compiled = template().compile(&Limits::default()).unwrap();
+    let compiled = template.compile(&Limits::default()).unwrap();
     Prepared::new(&source, Some(&compiled), None, &Limits::default()).unwrap()
 }
 
@@ -47,7 +60,7 @@ fn tenant() -> TenantId {
 }
 
 fn mail(criterion: &mut Criterion) {
-    let prepared = prepared();
+    let plain = prepared(&template());
     let domain: DomainName = "bench.test".parse().unwrap();
     let rsa = SigningKey::generate_rsa_2048().unwrap();
     let rsa = SigningKey::rsa_from_pkcs8(domain.clone(), "r1", &rsa.pkcs8).unwrap();
@@ -72,7 +85,16 @@ fn mail(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("mail");
     for (name, keys) in &cases {
-        group.bench_function(*name, |bench| bench.iter(|| prepared.render(black_box(request(keys))).unwrap()));
+        group.bench_function(*name, |bench| bench.iter(|| plain.render(black_box(request(keys))).unwrap()));
+    }
+    let site = TrackingSite::new("https://click.bench.test".parse().unwrap());
+    let tracker = Arc::new(Tracker::new(TokenKeys::new([7; 32], []), Some(site)));
+    for (name, constant) in [("links", false), ("links_constant", true)] {
+        let untracked = prepared(&linked(constant));
+        group.bench_function(name, |bench| bench.iter(|| untracked.render(black_box(request(&[]))).unwrap()));
+        let tracked = prepared(&linked(constant)).tracked_by(Arc::clone(&tracker));
+        let name = format!("{name}_tracked");
+        group.bench_function(name, |bench| bench.iter(|| tracked.render(black_box(request(&[]))).unwrap()));
     }
     group.finish();
     criterion.bench_function("template/compile", |bench| {

@@ -119,6 +119,37 @@ fn every_problem_is_listed_with_where_it_comes_from() {
 }
 
 #[test]
+fn a_tracking_site_is_read_whole_and_told_what_is_wrong_with_it() {
+    let read = |name: &str, text: &str, environment: &[(&str, &str)]| {
+        let file = File::new(name, text);
+        Layers::from_parts(Some(&file.0), &variables(environment)).expect("loads").read::<TestConfig>()
+    };
+    let none = read("untracked", "[fleet]\nshards = 2\n", &[]).expect("reads");
+    assert_eq!(none.fleet.tracking, None);
+    let text = "[fleet.tracking]\nbase_url = 'https://click.example.net/'\nopens = false\n\
+                domains.'example.com' = 'https://l.example.com'\n";
+    let config = read("tracked", text, &[("MAILFLEET_FLEET__TRACKING__HONEYPOT", "true")]).expect("reads");
+    let site = config.fleet.tracking.as_ref().expect("is there");
+    assert_eq!((site.opens, site.clicks, site.honeypot), (false, true, true));
+    assert_eq!(site.base_for(&"shop.example.com".parse().expect("a domain")).as_str(), "https://l.example.com");
+    assert_eq!(site.base_for(&"example.org".parse().expect("a domain")).as_str(), "https://click.example.net");
+    let shown: TestConfig = toml::from_str(&show(&config)).expect("what is shown can be read");
+    assert_eq!(shown.fleet, config.fleet);
+
+    for (text, key, fix) in [
+        ("opens = true", "fleet.tracking", "base_url"),
+        ("base_url = 'http://click.example.com'", "fleet.tracking.base_url", "use https"),
+        ("base_url = 'https://a.test/?x'", "fleet.tracking.base_url", "leave out user, query and fragment"),
+        ("base_url = 'https://a.test'\ndomains.'a b' = 'https://b.test'", "fleet.tracking.domains", ""),
+        ("base_url = 'https://a.test'\ndomains.'a.test' = 'b.test'", "fleet.tracking.domains.a.test", "https://click."),
+        ("base_url = 'https://a.test'\nopen = true", "fleet.tracking.open", "opens"),
+    ] {
+        let told = problems(read("mistracked", &format!("[fleet.tracking]\n{text}\n"), &[]).expect_err("is not valid"));
+        assert!(told[0].starts_with(key) && told[0].contains(fix), "{text}: {told:#?}");
+    }
+}
+
+#[test]
 fn a_file_that_is_absent_or_not_toml_is_named() {
     let absent = Layers::from_parts(Some(Path::new("no/such/file.toml")), &[]).expect_err("is absent");
     assert!(absent.to_string().contains("no/such/file.toml"));
