@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use content::{Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, SigningKey, TemplateSource, Tracker};
+use content::{
+    Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, SigningKey, TemplateSource, Tracker,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 use domain::{ContentId, DomainName, Lane, Mailbox, MessageId, TenantId, TokenKeys, TrackingSite};
 use std::{hint::black_box, sync::Arc};

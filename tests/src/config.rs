@@ -35,6 +35,8 @@ pub struct Settings {
     pub sender: SenderConfig,
     /// The `[analytics]` section.
     pub analytics: analytics::AnalyticsConfig,
+    /// What feedback is told; it listens on a free port.
+    pub feedback: feedback::FeedbackConfig,
     /// What goes wrong on purpose with the services' calls; what `MAILFLEET_FAULTS` says, if it says something.
     pub faults: Option<Faults>,
 }
@@ -61,6 +63,7 @@ impl Default for Settings {
             },
             sender: sender(),
             analytics: analytics(),
+            feedback: feedback(),
             faults: faults::of_environment(),
         }
     }
@@ -170,6 +173,16 @@ fn sender() -> SenderConfig {
         },
         ..SenderConfig::default()
     }
+}
+
+fn feedback() -> feedback::FeedbackConfig {
+    let mut config = feedback::FeedbackConfig {
+        linger: Duration::from_millis(100),
+        commit_within: Duration::from_secs(1),
+        ..feedback::FeedbackConfig::default()
+    };
+    config.spool.replay_every = Duration::from_millis(100);
+    config
 }
 
 fn analytics() -> analytics::AnalyticsConfig {

@@ -121,6 +121,18 @@ impl House {
         life.spawn("sender", service.unwrap().run());
     }
 
+    pub(crate) async fn feedback(self, life: Lifecycle) -> SocketAddr {
+        let (store, _) = self.neighbours().await;
+        let mut config = self.settings.feedback;
+        config.spool.directory = self.journal.join("spool");
+        let tokens = press::token_keys(&Sealer::new(&MASTER_KEY));
+        let (metrics, health) = (Metrics::new("feedback"), Health::new(life.clone()));
+        let built = feedback::FeedbackService::build(config, store, tokens, &metrics, &health).await.unwrap();
+        let address = built.web_addr();
+        built.run(&life);
+        address
+    }
+
     pub(crate) async fn analytics(self, life: Lifecycle) {
         let (store, bus) = self.neighbours().await;
         let neighbours =

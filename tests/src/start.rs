@@ -10,6 +10,7 @@ use bus::{Bus, topology};
 use domain::MessageId;
 use proto::v1;
 use sqlx::{Connection, PgConnection};
+use std::net::SocketAddr;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -41,10 +42,12 @@ pub enum Kind {
     Sender,
     /// Counts it.
     Analytics,
+    /// Answers recipients; runs where a test launches it.
+    Feedback,
 }
 
 impl Kind {
-    /// Every service.
+    /// Every service that a mail needs on its way.
     pub const ALL: [Self; 5] = [Self::Ingest, Self::Dispatcher, Self::Renderer, Self::Sender, Self::Analytics];
 
     /// The name of the first of its kind in a fleet.
@@ -55,6 +58,7 @@ impl Kind {
             Self::Renderer => "renderer",
             Self::Sender => "sender",
             Self::Analytics => "analytics",
+            Self::Feedback => "feedback",
         }
     }
 }
@@ -292,8 +296,19 @@ impl Fleet {
             Kind::Renderer => Member::start(name, tries, |life| house().renderer(life)).await.0,
             Kind::Sender => Member::start(name, tries, |life| house().sender(life)).await.0,
             Kind::Analytics => Member::start(name, tries, |life| house().analytics(life)).await.0,
+            Kind::Feedback => {
+                let (member, address) = Member::start(name, tries, |life| house().feedback(life)).await;
+                self.settings.feedback.web.listen = address;
+                member
+            }
         };
         self.members.insert(name.to_owned(), (kind, member));
+    }
+
+    /// Starts feedback, and tells where recipients reach it.
+    pub async fn launch_feedback(&mut self) -> SocketAddr {
+        self.launch(Kind::Feedback, Kind::Feedback.name()).await;
+        self.settings.feedback.web.listen
     }
 
     /// Waits until every service that runs has what it needs to work.

@@ -450,13 +450,16 @@ pub enum Service {
     Renderer,
     /// Delivers what the throttle lets go, and records what became of it
     Sender,
+    /// Answers what recipients do with mails: opens, clicks, unsubscriptions
+    Feedback,
     /// Folds what happened into the log and the figures
     Analytics,
 }
 
 impl Service {
     /// All of them, in the order of a mail's road.
-    pub const ALL: [Self; 5] = [Self::Ingest, Self::Dispatcher, Self::Renderer, Self::Sender, Self::Analytics];
+    pub const ALL: [Self; 6] =
+        [Self::Ingest, Self::Dispatcher, Self::Renderer, Self::Sender, Self::Feedback, Self::Analytics];
 
     /// Its name on the command line, in logs and in metrics.
     pub const fn name(self) -> &'static str {
@@ -465,6 +468,7 @@ impl Service {
             Self::Dispatcher => "dispatcher",
             Self::Renderer => "renderer",
             Self::Sender => "sender",
+            Self::Feedback => "feedback",
             Self::Analytics => "analytics",
         }
     }

@@ -42,6 +42,7 @@ sections! {
     RendererSections { renderer: renderer::RendererConfig }
     // Mails too large for the broker are rendered by the sender, as the renderer would.
     SenderSections { sender: sender::SenderConfig, renderer: renderer::RendererConfig }
+    FeedbackSections { feedback: feedback::FeedbackConfig }
     AnalyticsSections { analytics: analytics::AnalyticsConfig }
 }
 
@@ -54,6 +55,7 @@ pub fn run(args: &RunArgs, config_file: Option<PathBuf>) -> ExitCode {
         Service::Dispatcher => service::run(name, options, run_dispatcher),
         Service::Renderer => service::run(name, options, run_renderer),
         Service::Sender => service::run(name, options, run_sender),
+        Service::Feedback => service::run(name, options, run_feedback),
         Service::Analytics => service::run(name, options, run_analytics),
     }
 }
@@ -136,6 +138,20 @@ async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
     sender.run().await;
     bus.flush(LOOK_LIMIT).await;
     store.close().await;
+    Ok(())
+}
+
+async fn run_feedback(boot: Boot) -> Result<(), ServiceError> {
+    let config: FeedbackSections = boot.config()?;
+    let tokens = press::token_keys(sealer(&config.secrets)?.as_ref());
+    let store = connect_store(&boot, &config.postgres).await?;
+    let (life, metrics, health) = (boot.lifecycle(), boot.metrics(), boot.health());
+    let built = feedback::FeedbackService::build(config.feedback, store, tokens, &metrics, &health).await;
+    let service = built.map_err(|error| ServiceError::unavailable("what feedback needs", error))?;
+    serve_ops(&boot, &config.http).await?;
+    service.run(&life);
+    // What it spawned is waited for, and its connections close with it.
+    life.shutdown_requested().await;
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 //! the facts read so far, silent ones included, and refuses the first fact that none explains. A release number is
 //! part of the place, so attempts rise, nothing follows an end, and no fact comes twice.
 //!
+//! What comes back about a mail is no transition either: it follows the accept, in any order.
+//!
 //! Late outcomes are no transition: they follow a doubt, since only a doubt takes a claim out of its sender's hands.
 
 use crate::{Closing, Place, TRANSITIONS, fact::FactKind};
@@ -33,6 +35,17 @@ impl Step {
             FactKind::Accepted => self.ordinal == 0 && self.release.unwrap_or(0) == 0 && self.closing.is_none(),
             FactKind::Final => self.ordinal == 0 && self.closing.is_some(),
             FactKind::Deferred | FactKind::Doubt | FactKind::Lost => of_an_attempt && self.closing.is_none(),
+            FactKind::Returned
+            | FactKind::Complained
+            | FactKind::ReturnedSoft
+            | FactKind::ReturnedBlock
+            | FactKind::Opened
+            | FactKind::OpenedByMachine
+            | FactKind::Clicked
+            | FactKind::ClickedByMachine
+            | FactKind::Unsubscribed
+            | FactKind::Resubscribed
+            | FactKind::Confirmed => return self.ordinal > 0 && self.closing.is_none(),
             FactKind::Late => {
                 of_an_attempt && matches!(self.closing, None | Some(Closing::Delivered | Closing::Bounced))
             }
@@ -89,6 +102,12 @@ pub fn check(history: &[Step]) -> Result<(), HistoryError> {
         if !step.is_well_formed() {
             return Err(HistoryError::Malformed { at, step });
         }
+        if step.kind.is_feedback() {
+            if at == 0 {
+                return Err(HistoryError::NoWay { at, step });
+            }
+            continue;
+        }
         if step.kind == FactKind::Late {
             late.outcome(at, step)?;
             continue;
@@ -125,6 +144,8 @@ impl Standing {
                         && step.release.is_none_or(|release| release == self.release)
                 }
                 FactKind::Deferred | FactKind::Doubt | FactKind::Lost => step.ordinal == self.release,
+                // Looked at before.
+                _ => false,
             };
         fits.then_some(Self { owed, ..self })
     }

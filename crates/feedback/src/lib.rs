@@ -1,8 +1,105 @@
 //! The feedback service: listens to everything that answers a mail.
 //!
-//! [`report`] reads the mails that come back; [`webhook`] reads what providers post.
-
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+//! [`web`] answers recipients' programs: images, links, unsubscriptions. What they did is judged by rules ([`hits`]) and
+//! committed in batches, or kept on disk while Postgres is away. [`report`] reads the mails that come back; [`webhook`]
+//! reads what providers post.
+//!
+//! # What is promised
+//! - An unsubscription is answered for once it is committed, or synced in the spool; nothing answered for is lost.
+//! - A link is followed whatever else is down. Opens and clicks that come while Postgres is away are kept on disk; what
+//!   waits when the process is killed, at most a second's worth, is not counted.
+//! - What comes twice is counted once.
 
 pub mod report;
 pub mod webhook;
+
+mod config;
+mod desk;
+mod hits;
+mod metrics;
+mod page;
+mod spool;
+mod web;
+
+pub use config::{FeedbackConfig, SpoolConfig};
+
+use desk::Desk;
+use domain::TokenKeys;
+use metrics::Metrics;
+use service::{Check, Health, HttpError, HttpServer, Lifecycle};
+use spool::Spool;
+use std::{net::SocketAddr, sync::Arc};
+use store::Store;
+
+/// Why feedback cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedbackError {
+    /// The address for recipients cannot be bound.
+    #[error("cannot serve recipients")]
+    Web(#[from] HttpError),
+    /// The spool cannot be used.
+    #[error("cannot use the spool in {directory}")]
+    Spool {
+        /// Where it lies.
+        directory: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A feedback service that is ready to run.
+pub struct FeedbackService {
+    office: Arc<Office>,
+    server: HttpServer,
+    intake: desk::Intake,
+    desk: Desk,
+}
+
+/// What every part needs.
+pub(crate) struct Office {
+    pub(crate) config: FeedbackConfig,
+    pub(crate) store: Store,
+    pub(crate) tokens: TokenKeys,
+    pub(crate) metrics: Metrics,
+    /// Whether what is asked for can be kept. Postgres may be away: links are followed and wishes kept without it.
+    pub(crate) keeping: Check,
+}
+
+impl FeedbackService {
+    /// Binds the address and opens the spool.
+    ///
+    /// # Errors
+    /// When either cannot be used.
+    pub async fn build(
+        config: FeedbackConfig,
+        store: Store,
+        tokens: TokenKeys,
+        metrics: &service::Metrics,
+        health: &Health,
+    ) -> Result<Self, FeedbackError> {
+        let metrics = metrics.register(Metrics::register);
+        let server = HttpServer::bind(&config.web).await?;
+        tracing::info!(address = %server.local_addr(), "answers recipients");
+        let directory = config.spool.directory.display().to_string();
+        let spool = Spool::open(config.spool.clone()).map_err(|source| FeedbackError::Spool { directory, source })?;
+        let (intake, desk) = desk::desk(usize::try_from(config.queue.get()).unwrap_or(usize::MAX), spool);
+        let keeping = health.check("keeping");
+        keeping.pass();
+        let office = Arc::new(Office { config, store, tokens, metrics, keeping });
+        Ok(Self { office, server, intake, desk })
+    }
+
+    /// Where recipients reach it.
+    pub fn web_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Serves until the shutdown is requested; then answers what is under way and commits or spools it.
+    pub fn run(self, life: &Lifecycle) {
+        let Self { office, server, intake, desk } = self;
+        let router = web::router(Arc::clone(&office), intake);
+        // Ends when the last request has its answer, and with it the router.
+        server.spawn("feedback.web", router, life);
+        life.spawn_finite("feedback.desk", desk.run(office));
+    }
+}

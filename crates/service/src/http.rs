@@ -20,6 +20,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tower::ServiceExt;
 
 /// The pause after an accept that failed, as when descriptors run out, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,6 +28,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_HEAD: usize = 32 * 1024;
 /// What Prometheus is told the metrics are.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Who is at the other end of the connection that a request came over; in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// An address cannot be bound.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +110,9 @@ async fn accept(listener: TcpListener, router: Router, config: HttpConfig, name:
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
-                life.spawn_finite(name, connection(stream, place, router.clone(), config, life.clone()));
+            Ok((stream, peer)) => {
+                let serving = connection(stream, Peer(peer), place, router.clone(), config, life.clone());
+                life.spawn_finite(name, serving);
             }
             Err(error) => {
                 tracing::warn!(server = name, %error, "cannot accept a connection");
@@ -118,6 +124,7 @@ async fn accept(listener: TcpListener, router: Router, config: HttpConfig, name:
 
 async fn connection(
     stream: TcpStream,
+    peer: Peer,
     place: OwnedSemaphorePermit,
     router: Router,
     config: HttpConfig,
@@ -126,6 +133,10 @@ async fn connection(
     let _place = place;
     // Small answers must not wait for the acknowledgement of what went before; without it they only do.
     let _slower = stream.set_nodelay(true);
+    let router = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)

@@ -42,7 +42,7 @@ pub use config::{
     SecretsConfig, TelemetryConfig, TraceConfig,
 };
 pub use health::{Check, Health, Pulse, Report};
-pub use http::{HttpError, HttpServer, ops_router};
+pub use http::{HttpError, HttpServer, Peer, ops_router};
 pub use lifecycle::{Ending, Lifecycle};
 pub use metrics::Metrics;
 pub use sealer::{SealError, Sealer};

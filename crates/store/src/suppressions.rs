@@ -6,6 +6,7 @@
 use crate::{HOT, PLAIN, Store, StoreError, audit_log, call, transaction};
 use chrono::{DateTime, Utc};
 use domain::{AddressHash, Lane, Mailbox, TenantId};
+use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -143,58 +144,7 @@ impl Store {
         tenant: Option<TenantId>,
         entries: &[NewSuppression],
     ) -> Result<Suppressed, StoreError> {
-        // Sorted for the locks, each address once: the widest of its entries, the first among equals.
-        let mut wanted: BTreeMap<Uuid, &NewSuppression> = BTreeMap::new();
-        for entry in entries {
-            let known = wanted.entry(entry.recipient.hash().as_uuid()).or_insert(entry);
-            if known.bulk_only && !entry.bulk_only {
-                *known = entry;
-            }
-        }
-        if wanted.is_empty() {
-            return Ok(Suppressed::default());
-        }
-        let owner = tenant.map_or(Uuid::nil(), |id| id.as_uuid());
-        let hashes = |bulk_only: bool| -> Vec<Uuid> {
-            wanted.iter().filter(|(_, entry)| entry.bulk_only == bulk_only).map(|(hash, _)| *hash).collect()
-        };
-        let scopes = [(hashes(false), Lane::ALL.map(Lane::code).to_vec()), (hashes(true), vec![Lane::Bulk.code()])];
-        transaction!(self, HOT, conn => {
-            let fresh = sqlx::query_scalar!(
-                r#"insert into mailfleet.suppressions as s
-                       (address_hash, tenant_id, address, reason, cause, bulk_only, created_at)
-                   select a.hash, $1, a.address, a.reason, a.cause, a.bulk_only, mailfleet.clock()
-                   from unnest($2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::boolean[])
-                       as a(hash, address, reason, cause, bulk_only)
-                   order by a.hash
-                   on conflict (address_hash, tenant_id) do update
-                   set reason = excluded.reason, cause = excluded.cause, bulk_only = false
-                   where s.bulk_only and not excluded.bulk_only
-                   -- Only a row that was there has been locked by somebody: by this very update.
-                   returning (s.xmax = 0) as "fresh!""#,
-                owner,
-                &wanted.keys().copied().collect::<Vec<_>>(),
-                &wanted.values().map(|entry| entry.recipient.as_str().to_owned()).collect::<Vec<_>>(),
-                &wanted.values().map(|entry| entry.reason.clone()).collect::<Vec<_>>(),
-                &wanted.values().map(|entry| entry.cause.code()).collect::<Vec<_>>(),
-                &wanted.values().map(|entry| entry.bulk_only).collect::<Vec<_>>(),
-            )
-            .fetch_all(&mut *conn)
-            .await?;
-            let mut closed = 0;
-            for (hashes, lanes) in scopes.iter().filter(|(hashes, _)| !hashes.is_empty()) {
-                let rows = sqlx::query_file_scalar!("src/sql/suppress.sql", hashes, owner, lanes)
-                    .fetch_all(&mut *conn)
-                    .await?;
-                closed += rows.len();
-            }
-            let added = fresh.iter().filter(|fresh| **fresh).count();
-            if !fresh.is_empty() || closed > 0 {
-                let resource = format!("suppressions: {} asked, {added} added", wanted.len());
-                audit_log::enter(self, conn, tenant, &resource).await?;
-            }
-            Suppressed { added, closed }
-        })
+        transaction!(self, HOT, conn => { suppress_in(self, conn, tenant, entries).await? })
     }
 
     /// Takes a recipient off a tenant's list; `false` when he was not on it.
@@ -289,4 +239,82 @@ impl Store {
             })
             .collect()
     }
+}
+
+/// [`Store::suppress`] within a transaction.
+pub(crate) async fn suppress_in(
+    store: &Store,
+    conn: &mut PgConnection,
+    tenant: Option<TenantId>,
+    entries: &[NewSuppression],
+) -> Result<Suppressed, StoreError> {
+    // Sorted for the locks, each address once: the widest of its entries, the first among equals.
+    let mut wanted: BTreeMap<Uuid, &NewSuppression> = BTreeMap::new();
+    for entry in entries {
+        let known = wanted.entry(entry.recipient.hash().as_uuid()).or_insert(entry);
+        if known.bulk_only && !entry.bulk_only {
+            *known = entry;
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(Suppressed::default());
+    }
+    let owner = tenant.map_or(Uuid::nil(), |id| id.as_uuid());
+    let hashes = |bulk_only: bool| -> Vec<Uuid> {
+        wanted.iter().filter(|(_, entry)| entry.bulk_only == bulk_only).map(|(hash, _)| *hash).collect()
+    };
+    let scopes = [(hashes(false), Lane::ALL.map(Lane::code).to_vec()), (hashes(true), vec![Lane::Bulk.code()])];
+    let fresh = sqlx::query_scalar!(
+        r#"insert into mailfleet.suppressions as s
+                       (address_hash, tenant_id, address, reason, cause, bulk_only, created_at)
+                   select a.hash, $1, a.address, a.reason, a.cause, a.bulk_only, mailfleet.clock()
+                   from unnest($2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::boolean[])
+                       as a(hash, address, reason, cause, bulk_only)
+                   order by a.hash
+                   on conflict (address_hash, tenant_id) do update
+                   set reason = excluded.reason, cause = excluded.cause, bulk_only = false
+                   where s.bulk_only and not excluded.bulk_only
+                   -- Only a row that was there has been locked by somebody: by this very update.
+                   returning (s.xmax = 0) as "fresh!""#,
+        owner,
+        &wanted.keys().copied().collect::<Vec<_>>(),
+        &wanted.values().map(|entry| entry.recipient.as_str().to_owned()).collect::<Vec<_>>(),
+        &wanted.values().map(|entry| entry.reason.clone()).collect::<Vec<_>>(),
+        &wanted.values().map(|entry| entry.cause.code()).collect::<Vec<_>>(),
+        &wanted.values().map(|entry| entry.bulk_only).collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut closed = 0;
+    for (hashes, lanes) in scopes.iter().filter(|(hashes, _)| !hashes.is_empty()) {
+        let rows = sqlx::query_file_scalar!("src/sql/suppress.sql", hashes, owner, lanes).fetch_all(&mut *conn).await?;
+        closed += rows.len();
+    }
+    let added = fresh.iter().filter(|fresh| **fresh).count();
+    if !fresh.is_empty() || closed > 0 {
+        let resource = format!("suppressions: {} asked, {added} added", wanted.len());
+        audit_log::enter(store, conn, tenant, &resource).await?;
+    }
+    Ok(Suppressed { added, closed })
+}
+
+/// Takes a recipient off a tenant's list, within a transaction, if it was he who asked to be on it.
+pub(crate) async fn unsuppress_in(
+    store: &Store,
+    conn: &mut PgConnection,
+    tenant: TenantId,
+    recipient: &Mailbox,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "delete from mailfleet.suppressions where address_hash = $1 and tenant_id = $2 and cause = $3",
+        recipient.hash().as_uuid(),
+        tenant.as_uuid(),
+        SuppressionCause::Unsubscribe.code(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    if done.rows_affected() == 1 {
+        audit_log::enter(store, conn, Some(tenant), "suppressions: 1 removed, by the recipient").await?;
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod doubt;
 mod edge;
 mod faults;
+mod feedback;
 mod half_open;
 mod holding;
 mod injected;
@@ -27,8 +28,8 @@ mod shaping;
 mod templates;
 mod tempo;
 mod traces;
-mod warmup;
 mod tracking;
+mod warmup;
 mod watch;
 
 /// `HEAD0@DOMAIN`, `HEAD1@DOMAIN`, …

@@ -12,6 +12,10 @@ pub struct Parts<'a> {
     pub ingest: SocketAddr,
     /// Where the sink listens.
     pub sink: SocketAddr,
+    /// Where recipients reach feedback.
+    pub web: SocketAddr,
+    /// Where feedback keeps what Postgres does not take.
+    pub spool: &'a Path,
     /// The key that seals DKIM keys at rest.
     pub master_key: &'a Path,
     /// Where the sender keeps its journal.
@@ -44,6 +48,14 @@ pub fn text(parts: &Parts<'_>) -> String {
          [ingest]\n\
          listen = {ingest}\n\
          \n\
+         # What links in mails lead to.\n\
+         [fleet.tracking]\n\
+         base_url = {base_url}\n\
+         \n\
+         [feedback]\n\
+         web = {{ listen = {web} }}\n\
+         spool = {{ directory = {spool} }}\n\
+         \n\
          # Everything goes to the sink on this machine, and nowhere else.\n\
          [sender]\n\
          name = \"local\"\n\
@@ -68,6 +80,9 @@ pub fn text(parts: &Parts<'_>) -> String {
         nats = quoted(parts.nats_url),
         master_key = path(parts.master_key),
         ingest = quoted(&parts.ingest.to_string()),
+        base_url = quoted(&format!("http://{}", parts.web)),
+        web = quoted(&parts.web.to_string()),
+        spool = path(parts.spool),
         sink_host = quoted(&parts.sink.ip().to_string()),
         sink_port = parts.sink.port(),
         journal = path(parts.journal),
@@ -85,6 +100,8 @@ mod tests {
             nats_url: "nats://127.0.0.1:2",
             ingest: "127.0.0.1:3".parse().expect("is an address"),
             sink: "127.0.0.1:4".parse().expect("is an address"),
+            web: "127.0.0.1:5".parse().expect("is an address"),
+            spool: Path::new("/spool"),
             master_key: Path::new("/a \"quoted\" folder/master.key"),
             journal: Path::new("/journal"),
         };

@@ -35,6 +35,8 @@ const DOWN_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
 /// The port of the API when it is free.
 const INGEST_PORT: u16 = 7025;
+/// Where recipients reach feedback, when the port is free: links in mails of an earlier start go on leading there.
+const WEB_PORT: u16 = 7080;
 
 /// Which servers to use; `None`: a private one.
 #[derive(Clone, Debug, Default)]
@@ -212,13 +214,16 @@ async fn make(dir: &Path, neighbours: &Neighbours) -> anyhow::Result<(Vec<Member
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let mut ports = Ports::default();
-    let (ingest, sink) = (ports.preferably(INGEST_PORT)?, ports.any()?);
+    let (ingest, sink, web) = (ports.preferably(INGEST_PORT)?, ports.any()?, ports.preferably(WEB_PORT)?);
+    let spool = dir.join("feedback-spool");
     let config = dir.join("mailfleet.toml");
     let parts = config::Parts {
         postgres_url: &neighbours.postgres_url,
         nats_url: &neighbours.nats_url,
         ingest,
         sink,
+        web,
+        spool: &spool,
         master_key: &master_key,
         journal: &journal,
     };

@@ -1,0 +1,73 @@
+//! The `[feedback]` section.
+
+use serde::{Deserialize, Serialize};
+use service::HttpConfig;
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+/// Everything that feedback can be told. Durations are texts such as `500ms`, `30s`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FeedbackConfig {
+    /// Where recipients' programs ask for links and images, and post their unsubscriptions. It speaks plain HTTP: a load
+    /// balancer or proxy in front of it ends TLS for the addresses of `[fleet.tracking]`.
+    pub web: HttpConfig,
+    /// Whether the last address of `X-Forwarded-For` is the client's: a proxy in front of it sets it. Default false.
+    pub behind_proxy: bool,
+    /// Most hits of one commit. Default 500.
+    pub batch: NonZeroU32,
+    /// How long opens and clicks are gathered: what a scanner does at once is seen together. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// How long an unsubscription waits for others before its commit. Default 5 ms.
+    #[serde(with = "humantime_serde")]
+    pub linger_wanted: Duration,
+    /// Hits that may wait for their commit; opens and clicks beyond are not counted. Default 20,000.
+    pub queue: NonZeroU32,
+    /// How long a commit may take before what it held goes to the spool. Default 3 s.
+    #[serde(with = "humantime_serde")]
+    pub commit_within: Duration,
+    /// What is kept here while Postgres is away.
+    pub spool: SpoolConfig,
+}
+
+/// What is kept on this machine's disk while Postgres is away.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Its directory; one process's alone, on a volume that outlives it. Default `feedback-spool`.
+    pub directory: PathBuf,
+    /// Size at which the next file is begun, in bytes. Default 4 MiB.
+    pub segment_bytes: u64,
+    /// Most bytes in all. Beyond, opens and clicks are not counted, and unsubscriptions are answered with 503.
+    /// Default 1 GiB.
+    pub max_bytes: u64,
+    /// Between two tries to bring it to Postgres. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub replay_every: Duration,
+}
+
+impl Default for FeedbackConfig {
+    fn default() -> Self {
+        Self {
+            web: HttpConfig { max_body: 64 * 1024, ..HttpConfig::default() },
+            behind_proxy: false,
+            batch: const { NonZeroU32::new(500).expect("not zero") },
+            linger: Duration::from_secs(1),
+            linger_wanted: Duration::from_millis(5),
+            queue: const { NonZeroU32::new(20_000).expect("not zero") },
+            commit_within: Duration::from_secs(3),
+            spool: SpoolConfig::default(),
+        }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("feedback-spool"),
+            segment_bytes: 4 * 1024 * 1024,
+            max_bytes: 1024 * 1024 * 1024,
+            replay_every: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What feedback counts.
+
+use domain::fact;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use store::{Feedback, RecordedFeedback};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
+}
+
+/// Figures of one process.
+#[derive(Clone, Default)]
+pub(crate) struct Metrics {
+    items: Family<OfKind, Counter>,
+    repeated: Counter,
+    unknown: Counter,
+    pub(crate) shed: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) spooled: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let new = Self::default();
+        let registry = registry.sub_registry_with_prefix("feedback");
+        registry.register("items", "What came back about mails, by kind, repeats included", new.items.clone());
+        registry.register("repeated", "What was known before", new.repeated.clone());
+        registry.register("unknown", "What is about mails that are not kept", new.unknown.clone());
+        registry.register("shed", "Opens and clicks that were not counted, since too many waited", new.shed.clone());
+        registry.register("lost", "Hits that neither Postgres nor the spool took; look at the disk", new.lost.clone());
+        registry.register("refused", "Links that are none of ours, or have been changed", new.refused.clone());
+        registry.register(
+            "spool_bytes",
+            "What waits on disk for Postgres; rising: Postgres is away",
+            new.spooled.clone(),
+        );
+        new
+    }
+
+    pub(crate) fn recorded(&self, items: &[Feedback], done: RecordedFeedback) {
+        for item in items {
+            self.items.get_or_create(&OfKind { kind: fact::word(item.kind, None) }).inc();
+        }
+        self.repeated.inc_by(done.repeated as u64);
+        self.unknown.inc_by(done.unknown as u64);
+    }
+}
