@@ -123,6 +123,47 @@ pub enum Bounce {
     Block,
 }
 
+/// What a final failure of this class says about the recipient; `for_good` tells whether its status is a permanent one.
+pub(super) const fn bounce_of(class: BounceClass, for_good: bool) -> Bounce {
+    match class {
+        BounceClass::InvalidRecipient | BounceClass::InactiveMailbox | BounceClass::BadDomain => {
+            if for_good {
+                Bounce::Hard
+            } else {
+                Bounce::Soft
+            }
+        }
+        BounceClass::InvalidSender
+        | BounceClass::AuthenticationFailed
+        | BounceClass::SpamBlock
+        | BounceClass::SpamContent
+        | BounceClass::SpamRelated
+        | BounceClass::ContentRelated
+        | BounceClass::PolicyRelated
+        | BounceClass::VirusRelated
+        | BounceClass::ProhibitedAttachment
+        | BounceClass::RelayDenied
+        | BounceClass::RateLimited => Bounce::Block,
+        BounceClass::QuotaIssues
+        | BounceClass::TooManyRecipients
+        | BounceClass::DnsFailure
+        | BounceClass::NoAnswerFromHost
+        | BounceClass::BadConnection
+        | BounceClass::BadConfiguration
+        | BounceClass::RoutingErrors
+        | BounceClass::RelayingIssues
+        | BounceClass::ProtocolErrors
+        | BounceClass::TransientFailure
+        | BounceClass::MessageExpired
+        | BounceClass::AutoReply
+        | BounceClass::Subscribe
+        | BounceClass::Unsubscribe
+        | BounceClass::ChallengeResponse
+        | BounceClass::Greylisted
+        | BounceClass::Uncategorized => Bounce::Soft,
+    }
+}
+
 /// Why a provider has an address on a suppression list of its own, where it has to be lifted too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suppression {
@@ -227,6 +268,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it proves that nobody is to be reached at this address: a hard bounce whose reason is the address. Some
+    /// providers call it hard as well when a receiver refuses us or the content; that never counts against the recipient.
+    pub fn is_against_the_address(&self) -> bool {
+        let policy = self.status.is_some_and(|status| status.subject() == 7);
+        let ours = self.class.is_some_and(|class| bounce_of(class, true) == Bounce::Block);
+        self.kind == Kind::Bounced(Bounce::Hard) && !policy && !ours
+    }
+
     /// An event of which only these are known.
     pub(super) fn new(kind: Kind, word: String, at: DateTime<Utc>, dedupe: String) -> Self {
         Self {

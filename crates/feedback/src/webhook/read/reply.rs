@@ -1,7 +1,7 @@
 //! What a receiver said, as providers hand it on, and what it means.
 
 use super::MAX_REPLY;
-use crate::webhook::{Bounce, Event};
+use crate::webhook::{Bounce, Event, event::bounce_of};
 use domain::{BounceClass, EnhancedStatus, Ruleset, SmtpReply, Stage, text::sanitise};
 
 /// The most octets of a reply that are looked at.
@@ -78,47 +78,6 @@ impl Told {
         event.status = self.status;
         event.reply = self.text;
         event.class = self.class;
-    }
-}
-
-/// What a final failure of this class says about the recipient.
-fn bounce_of(class: BounceClass, for_good: bool) -> Bounce {
-    match class {
-        BounceClass::InvalidRecipient | BounceClass::InactiveMailbox | BounceClass::BadDomain => {
-            if for_good {
-                Bounce::Hard
-            } else {
-                Bounce::Soft
-            }
-        }
-        BounceClass::InvalidSender
-        | BounceClass::AuthenticationFailed
-        | BounceClass::SpamBlock
-        | BounceClass::SpamContent
-        | BounceClass::SpamRelated
-        | BounceClass::ContentRelated
-        | BounceClass::PolicyRelated
-        | BounceClass::VirusRelated
-        | BounceClass::ProhibitedAttachment
-        | BounceClass::RelayDenied
-        | BounceClass::RateLimited => Bounce::Block,
-        BounceClass::QuotaIssues
-        | BounceClass::TooManyRecipients
-        | BounceClass::DnsFailure
-        | BounceClass::NoAnswerFromHost
-        | BounceClass::BadConnection
-        | BounceClass::BadConfiguration
-        | BounceClass::RoutingErrors
-        | BounceClass::RelayingIssues
-        | BounceClass::ProtocolErrors
-        | BounceClass::TransientFailure
-        | BounceClass::MessageExpired
-        | BounceClass::AutoReply
-        | BounceClass::Subscribe
-        | BounceClass::Unsubscribe
-        | BounceClass::ChallengeResponse
-        | BounceClass::Greylisted
-        | BounceClass::Uncategorized => Bounce::Soft,
     }
 }
 

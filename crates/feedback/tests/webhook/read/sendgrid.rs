@@ -181,3 +181,23 @@ fn what_names_no_mailbox_or_message_of_ours_is_left_out() {
     let event = batch(Provider::Sendgrid, &json!([given])).events.remove(0);
     assert_eq!((event.recipient, event.message), (None, None));
 }
+
+#[test]
+fn a_hard_bounce_for_our_reputation_is_not_against_the_address() {
+    for (classification, reason, expected) in [
+        ("Invalid Address", "550 5.1.1 no such user", true),
+        ("Technical", "550 5.4.4 unable to route", true),
+        ("Invalid Address", "550 5.7.1 refused", false),
+        ("Reputation", "550 blocked", false),
+        ("Content", "550 no", false),
+    ] {
+        let bounce = json!({
+            "event": "bounce", "type": "bounce", "reason": reason, "bounce_classification": classification,
+        });
+        let event = one(&bounce);
+        assert_eq!(event.kind.as_str(), "bounced.hard");
+        assert_eq!(event.is_against_the_address(), expected, "{classification}");
+    }
+    let soft = one(&json!({"event": "bounce", "type": "expired", "reason": "550 5.1.1 no such user"}));
+    assert!(!soft.is_against_the_address());
+}
