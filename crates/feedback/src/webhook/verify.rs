@@ -4,13 +4,13 @@ mod mailgun;
 mod sendgrid;
 
 use super::{
-    Batch, Certificates, Confirmation, Credential, KeyError, Limits, Provider, ReadError, Reason, Refusal, SnsVersion,
-    TopicArn, VerifyingKey, Window,
+    Batch, Certificates, Confirmation, Credential, KeyError, Limits, MAX_ID, Provider, ReadError, Reason, Refusal,
+    SnsVersion, TopicArn, VerifyingKey, Window, header,
     outbound::{self, Names, VerifyError},
     read::read_as,
     sns,
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use http::HeaderMap;
 use sendgrid::SendgridKey;
 use std::{fmt, sync::Arc, time::Duration};
@@ -201,7 +201,8 @@ impl Verifier {
         let provider = self.provider();
         let verified = |replay| Verified { provider, post: Post::Events, replay };
         match &self.secrets {
-            Secrets::Postmark | Secrets::Sparkpost => Ok(verified(None)),
+            Secrets::Postmark => Ok(verified(None)),
+            Secrets::Sparkpost => Ok(verified(batch_of(headers, now))),
             Secrets::Sendgrid(keys) => {
                 sendgrid::verify(keys, headers, body, self.window, now)?;
                 Ok(verified(None))
@@ -215,12 +216,23 @@ impl Verifier {
             Secrets::Resend(keys) => {
                 let names = Names::of(headers);
                 let checked = outbound::verify_named(names, keys, headers, body, self.window, now).map_err(reason)?;
-                // The id stays the same over a day of retries, each with a time of its own.
-                let until = now.checked_add_signed(chrono::TimeDelta::hours(48)).unwrap_or(now);
-                Ok(verified(Some(ReplayKey::new(checked.id, until))))
+                Ok(verified(Some(ReplayKey::new(checked.id, after_retries(now)))))
             }
         }
     }
+}
+
+/// The id of a batch of SparkPost, which stays the same when it comes again. It only spares work: without it, each event
+/// is known by its own id.
+fn batch_of(headers: &HeaderMap, now: DateTime<Utc>) -> Option<ReplayKey> {
+    let id = header::only(headers, "x-messagesystems-batch-id").ok()?;
+    let fits = (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| ReplayKey::new(id.to_owned(), after_retries(now)))
+}
+
+/// When neither SparkPost (8 hours) nor Resend (a good day) tries again what came now.
+fn after_retries(now: DateTime<Utc>) -> DateTime<Utc> {
+    now.checked_add_signed(TimeDelta::hours(48)).unwrap_or(now)
 }
 
 fn reason(error: VerifyError) -> Reason {
@@ -281,7 +293,7 @@ impl Verified {
 
     /// What to remember, in the commit that takes the events, so that the post is taken once. A post whose key is
     /// known is answered with [`super::Answer::Taken`]: it is a retry whose answer was lost, or a replay, and both
-    /// hold nothing new. SendGrid, Postmark and SparkPost have none: their events are known by [`super::Event::dedupe`].
+    /// hold nothing new. SendGrid and Postmark have none: their events are known by [`super::Event::dedupe`].
     pub const fn replay(&self) -> Option<&ReplayKey> {
         self.replay.as_ref()
     }
@@ -310,13 +322,13 @@ impl ReplayKey {
         Self { text, until }
     }
 
-    /// The key, unique within the source: Mailgun's token, SNS's message id, the id of Svix. At most 200 octets of
-    /// visible ASCII.
+    /// The key, unique within the source: Mailgun's token, SNS's message id, the id of Svix, the id of a batch of
+    /// SparkPost. At most 200 octets of visible ASCII.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// How long it has to be remembered: later, the post would be refused by its time.
+    /// How long it has to be remembered: later, the post would be refused by its time, or has stopped coming again.
     pub const fn until(&self) -> DateTime<Utc> {
         self.until
     }

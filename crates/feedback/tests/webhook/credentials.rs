@@ -56,6 +56,19 @@ fn both_passwords_are_good_during_a_rotation() {
 }
 
 #[test]
+fn a_batch_of_sparkpost_that_comes_again_bears_the_id_of_the_first() {
+    let verifier = Verifier::sparkpost(both()).unwrap();
+    let id = "x-messagesystems-batch-id";
+    let first = basic("hooks", PASSWORD).with(id, "0f1e2d3c-batch");
+    let taken = first.at(&verifier, now()).unwrap();
+    assert_eq!(taken.replay().unwrap().as_str(), "0f1e2d3c-batch");
+    assert_eq!(first.at(&verifier, now()).unwrap().replay(), taken.replay());
+    for unusable in [first.clone().twice(id), first.clone().with(id, ""), first.with(id, &"a".repeat(201))] {
+        assert_eq!(unusable.at(&verifier, now()).unwrap().replay(), None);
+    }
+}
+
+#[test]
 fn an_access_token_is_a_credential_too() {
     let verifier = Verifier::sparkpost(vec![Credential::bearer("an-access-token-of-tests").unwrap()]).unwrap();
     Request::new(&[("authorization", "Bearer an-access-token-of-tests")], b"[]").at(&verifier, now()).unwrap();

@@ -7,8 +7,8 @@ use crate::{
 use chrono::TimeDelta;
 use http::StatusCode;
 use mailfleet_feedback::webhook::{
-    Certificate, CertificateError, Certificates, Consequence, Credential, Limits, Post, Reason, SecretError, Untimely,
-    Verifier,
+    Certificate, CertificateError, Certificates, Consequence, Credential, Kind, Limits, Post, Reason, SecretError,
+    Untimely, Verifier,
 };
 use std::{
     sync::{Arc, LazyLock},
@@ -53,7 +53,8 @@ fn an_unsubscription_is_told_also_when_its_token_was_not_signed() {
     assert_eq!(verified.post(), &Post::Unsubscribed { topic: TOPIC.parse().unwrap() });
     // A subscription without it is none.
     let sns = Sns { kind: "SubscriptionConfirmation", ..sns };
-    let given = sns.request(WITHOUT_TOKEN).at(&ses(include_str!("sns.pem")), now());
+    let unsigned = sns.signed().replace("Token\ntok123\n", "");
+    let given = sns.request(&KEY.sign(unsigned.as_bytes())).at(&ses(&KEY.pem), now());
     refused(given, &Reason::WrongSignature, StatusCode::FORBIDDEN);
 }
 
@@ -90,6 +91,15 @@ fn altered_fields_and_other_keys_are_refused_for_good() {
         assert_eq!((refusal.reason(), refusal.status()), (&Reason::WrongSignature, StatusCode::FORBIDDEN));
         assert_eq!(refusal.consequence(), Consequence::GivenUp);
     }
+}
+
+#[test]
+fn a_verified_post_is_read() {
+    let message = "{\"eventType\":\"Delivery\",\"mail\":{\"timestamp\":\"2026-01-02T03:04:04.000Z\"},\"delivery\":{\
+                   \"timestamp\":\"2026-01-02T03:04:05.100Z\",\"recipients\":[\"kim@example.net\"]}}";
+    let post = Sns::notification(message).by(&KEY);
+    let batch = post.at(&ses(&KEY.pem), now()).unwrap().read(&post.body, &Limits::default()).unwrap();
+    assert_eq!((batch.events.len(), batch.events[0].kind), (1, Kind::Delivered));
 }
 
 #[test]

@@ -148,6 +148,8 @@ fn an_event_that_cannot_be_read_does_not_lose_the_others() {
         good.replace("1767323045", "1e400"),
         good.replace("1767323045", "\"soon\""),
         good.replace("1767323045", "99999999999999"),
+        good.replace("1767323045", "9999999999"),
+        good.replace("1767323045", "0"),
         good.replace("kim@", "\\ud800@"),
         good.replace("sg_event_id", "other_id"),
         good.replace("spamreport", "group_unsubscribe"),
@@ -168,9 +170,11 @@ fn an_event_that_cannot_be_read_does_not_lose_the_others() {
             (3, EventError::NotJson),
             (4, EventError::Wrong("timestamp")),
             (5, EventError::Wrong("timestamp")),
-            (6, EventError::NotJson),
-            (7, EventError::Missing("sg_event_id")),
-            (8, EventError::Missing("asm_group_id")),
+            (6, EventError::Wrong("timestamp")),
+            (7, EventError::Wrong("timestamp")),
+            (8, EventError::NotJson),
+            (9, EventError::Missing("sg_event_id")),
+            (10, EventError::Missing("asm_group_id")),
         ]
     );
 }
