@@ -45,7 +45,10 @@ fn now() -> DateTime<Utc> {
 /// Headers that are good but for what they prove.
 fn headers() -> HeaderMap {
     [
-        ("x-twilio-email-event-webhook-signature", "MEUCIHrJSBWuOaD6BjjTn/INlACazQy47l6mbpwNCfhDpxKOAiEA/NLmdDJR/QfpmToaaL3mwbUssrabQpRw6u7hROCpAkM="),
+        (
+            "x-twilio-email-event-webhook-signature",
+            "MEUCIHrJSBWuOaD6BjjTn/INlACazQy47l6mbpwNCfhDpxKOAiEA/NLmdDJR/QfpmToaaL3mwbUssrabQpRw6u7hROCpAkM=",
+        ),
         ("x-twilio-email-event-webhook-timestamp", "1767323045"),
         ("x-amz-sns-message-type", "Notification"),
         ("x-amz-sns-message-id", "m"),

@@ -243,7 +243,8 @@ pub struct Event {
     pub recipient: Option<Mailbox>,
     /// When, by the provider's clock. Events are ordered by this, never by arrival.
     pub at: DateTime<Utc>,
-    /// The same for every copy of this event and for no other: `provider/key`, at most 140 characters, no address in it.
+    /// The same for every copy of this event and for no other: `provider/key`, at most 140 characters, without an
+    /// address in it.
     pub dedupe: String,
     /// Why it failed: of the provider where it is specific, else by the rules for replies.
     pub class: Option<BounceClass>,
@@ -269,7 +270,8 @@ pub struct Event {
 
 impl Event {
     /// Whether it proves that nobody is to be reached at this address: a hard bounce whose reason is the address. Some
-    /// providers call it hard as well when a receiver refuses us or the content; that never counts against the recipient.
+    /// providers call it hard as well when a receiver refuses us or the content; that never counts against the
+    /// recipient.
     pub fn is_against_the_address(&self) -> bool {
         let policy = self.status.is_some_and(|status| status.subject() == 7);
         let ours = self.class.is_some_and(|class| bounce_of(class, true) == Bounce::Block);

@@ -222,8 +222,8 @@ impl Verifier {
     }
 }
 
-/// The id of a batch of SparkPost, which stays the same when it comes again. It only spares work: without it, each event
-/// is known by its own id.
+/// The id of a batch of SparkPost, which stays the same when it comes again. It only spares work: without it, each
+/// event is known by its own id.
 fn batch_of(headers: &HeaderMap, now: DateTime<Utc>) -> Option<ReplayKey> {
     let id = header::only(headers, "x-messagesystems-batch-id").ok()?;
     let fits = (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());

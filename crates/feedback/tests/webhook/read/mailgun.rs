@@ -8,9 +8,11 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef01";
 
 fn post(more: &Value) -> Value {
     let data = json!({
-        "id": "ev-1", "timestamp": 1_767_323_045.12, "log-level": "info", "recipient": "kim@example.net", "tags": ["receipt"],
+        "id": "ev-1", "timestamp": 1_767_323_045.12, "log-level": "info", "recipient": "kim@example.net",
+            "tags": ["receipt"],
         "user-variables": {"mid": MID}, "flags": {"is-test-mode": false, "is-delayed-bounce": false},
-        "message": {"headers": {"message-id": "20260102.1@mg.example.com", "to": "Kim <kim@example.net>"}, "size": 2048},
+        "message": {"headers": {"message-id": "20260102.1@mg.example.com", "to": "Kim <kim@example.net>"},
+            "size": 2048},
     });
     let signature = json!({"timestamp": "1767323045", "token": TOKEN, "signature": "00"});
     json!({"signature": signature, "event-data": merged(data, more)})

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 fn record(more: &Value) -> Value {
     let base = json!({
-        "ServerID": 7, "MessageStream": "outbound", "MessageID": "6f0e1d2c-0000-4000-8000-000000000001", "Tag": "receipt",
+        "ServerID": 7, "MessageStream": "outbound", "MessageID": "6f0e1d2c-0000-4000-8000-000000000001",
+            "Tag": "receipt",
         "Metadata": {"mid": MID},
     });
     merged(base, more)
@@ -22,17 +23,20 @@ fn one(more: &Value) -> Event {
 fn bounce(kind: &str, details: &str, inactive: bool) -> Value {
     json!({
         "RecordType": "Bounce", "ID": 4_200_000_001_u64, "Type": kind, "TypeCode": 1, "Name": kind, "Details": details,
-        "Description": "in words", "Email": "kim@example.net", "BouncedAt": "2026-01-02T03:04:06Z", "Inactive": inactive,
+        "Description": "in words", "Email": "kim@example.net", "BouncedAt": "2026-01-02T03:04:06Z",
+            "Inactive": inactive,
     })
 }
 
 #[test]
 fn each_record_has_its_kind() {
     let visit = json!({"Recipient": "kim@example.net", "ReceivedAt": "2026-01-02T03:04:06Z"});
-    let change = json!({"RecordType": "SubscriptionChange", "Recipient": "kim@example.net", "ChangedAt": "2026-01-02T03:04:06Z"});
+    let change = json!({"RecordType": "SubscriptionChange", "Recipient": "kim@example.net",
+        "ChangedAt": "2026-01-02T03:04:06Z"});
     for (more, expected) in [
         (
-            json!({"RecordType": "Delivery", "Recipient": "kim@example.net", "DeliveredAt": "2026-01-02T03:04:05Z", "Details": "250 2.0.0 OK"}),
+            json!({"RecordType": "Delivery", "Recipient": "kim@example.net", "DeliveredAt": "2026-01-02T03:04:05Z",
+                "Details": "250 2.0.0 OK"}),
             "delivered - -",
         ),
         (merged(visit.clone(), &json!({"RecordType": "Open", "FirstOpen": true})), "opened - -"),

@@ -64,7 +64,8 @@ fn a_contact_that_unsubscribes_is_told_and_other_changes_are_not() {
 #[test]
 fn an_event_has_its_ids_its_time_and_who_clicked() {
     let click = json!({"click": {
-        "ipAddress": "192.0.2.1", "link": "https://example.com/a", "timestamp": "2026-01-02T03:04:05.000Z", "userAgent": "UA",
+        "ipAddress": "192.0.2.1", "link": "https://example.com/a", "timestamp": "2026-01-02T03:04:05.000Z",
+            "userAgent": "UA",
     }});
     let event = one("email.clicked", &click);
     assert_eq!((event.url.as_deref(), event.user_agent.as_deref()), (Some("https://example.com/a"), Some("UA")));

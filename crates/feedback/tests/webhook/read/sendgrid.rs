@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 fn event(more: &Value) -> Value {
     let base = json!({
-        "email": "kim@example.net", "timestamp": 1_767_323_045, "smtp-id": "<m1@mail.example.com>", "category": ["receipt"],
+        "email": "kim@example.net", "timestamp": 1_767_323_045, "smtp-id": "<m1@mail.example.com>",
+            "category": ["receipt"],
         "sg_event_id": "ZGVsaXZlcmVkLTAtbTE", "sg_message_id": "AbCdEf12345.recvd-abc-1-00000000-1.0", "mid": MID,
     });
     merged(base, more)
@@ -55,15 +56,18 @@ fn bounces_are_told_apart_by_type_and_classification() {
             "bounced.hard invalid_recipient bounce",
         ),
         (
-            json!({"type": "bounce", "status": "4.2.2", "reason": "452 4.2.2 mailbox full", "bounce_classification": "Mailbox Unavailable"}),
+            json!({"type": "bounce", "status": "4.2.2", "reason": "452 4.2.2 mailbox full",
+                "bounce_classification": "Mailbox Unavailable"}),
             "bounced.soft quota_issues -",
         ),
         (
-            json!({"type": "bounce", "status": "5.2.1", "reason": "550 5.2.1 disabled", "bounce_classification": "Mailbox Unavailable"}),
+            json!({"type": "bounce", "status": "5.2.1", "reason": "550 5.2.1 disabled",
+                "bounce_classification": "Mailbox Unavailable"}),
             "bounced.hard inactive_mailbox bounce",
         ),
         (
-            json!({"type": "blocked", "status": "5.7.1", "reason": "550 5.7.1 refused", "bounce_classification": "Reputation"}),
+            json!({"type": "blocked", "status": "5.7.1", "reason": "550 5.7.1 refused",
+                "bounce_classification": "Reputation"}),
             "bounced.block spam_block -",
         ),
         (

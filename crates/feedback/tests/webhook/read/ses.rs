@@ -37,14 +37,16 @@ fn one(event: &Value) -> Event {
 fn bounce(kind: &str, sub: &str, status: &str, diagnostic: &str) -> Value {
     json!({"eventType": "Bounce", "bounce": {
         "bounceType": kind, "bounceSubType": sub, "timestamp": "2026-01-02T03:04:06.000Z", "feedbackId": "fb",
-        "bouncedRecipients": [{"emailAddress": "kim@example.net", "action": "failed", "status": status, "diagnosticCode": diagnostic}],
+        "bouncedRecipients": [{"emailAddress": "kim@example.net", "action": "failed", "status": status,
+            "diagnosticCode": diagnostic}],
     }})
 }
 
 fn delay(kind: &str) -> Value {
     json!({"eventType": "DeliveryDelay", "deliveryDelay": {
         "delayType": kind, "timestamp": "2026-01-02T03:04:06.000Z", "expirationTime": "2026-01-03T03:04:06.000Z",
-        "delayedRecipients": [{"emailAddress": "kim@example.net", "status": "4.4.1", "diagnosticCode": "smtp; 421 4.4.1 Unable to connect"}],
+        "delayedRecipients": [{"emailAddress": "kim@example.net", "status": "4.4.1",
+            "diagnosticCode": "smtp; 421 4.4.1 Unable to connect"}],
     }})
 }
 
@@ -63,11 +65,13 @@ fn each_event_has_its_kind() {
     for (event, expected) in [
         (json!({"eventType": "Send", "send": {}}), "accepted - -"),
         (
-            json!({"eventType": "Delivery", "delivery": {"timestamp": "2026-01-02T03:04:05.100Z", "recipients": ["kim@example.net"], "smtpResponse": "250 OK"}}),
+            json!({"eventType": "Delivery", "delivery": {"timestamp": "2026-01-02T03:04:05.100Z",
+                "recipients": ["kim@example.net"], "smtpResponse": "250 OK"}}),
             "delivered - -",
         ),
         (
-            json!({"notificationType": "Delivery", "delivery": {"timestamp": "2026-01-02T03:04:05.100Z", "recipients": ["kim@example.net"]}}),
+            json!({"notificationType": "Delivery", "delivery": {"timestamp": "2026-01-02T03:04:05.100Z",
+                "recipients": ["kim@example.net"]}}),
             "delivered - -",
         ),
         (delay("MailboxFull"), "deferred quota_issues -"),
@@ -203,7 +207,8 @@ fn only_ignored(body: &Value) -> usize {
 #[test]
 fn a_click_has_its_link_and_who_followed_it() {
     let click = one(&json!({"eventType": "Click", "click": {
-        "timestamp": "2026-01-02T03:04:06.000Z", "ipAddress": "192.0.2.1", "userAgent": "UA", "link": "https://example.com/a",
+        "timestamp": "2026-01-02T03:04:06.000Z", "ipAddress": "192.0.2.1", "userAgent": "UA",
+            "link": "https://example.com/a",
     }}));
     assert_eq!((click.url.as_deref(), click.user_agent.as_deref()), (Some("https://example.com/a"), Some("UA")));
     assert_eq!(click.ip, Some("192.0.2.1".parse().unwrap()));

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 fn item(class: &str, more: &Value) -> Value {
     let base = json!({
         "event_id": "92000000000000001", "timestamp": "1767323045", "transmission_id": "700000000000001",
-        "message_id": "0000a1", "rcpt_to": "kim@example.net", "raw_rcpt_to": "Kim@example.net", "rcpt_meta": {"mid": MID},
+        "message_id": "0000a1", "rcpt_to": "kim@example.net", "raw_rcpt_to": "Kim@example.net",
+            "rcpt_meta": {"mid": MID},
     });
     json!({"msys": {class: merged(base, more)}})
 }
