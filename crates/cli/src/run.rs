@@ -105,7 +105,8 @@ async fn run_dispatcher(boot: Boot) -> Result<(), ServiceError> {
 }
 
 async fn run_renderer(boot: Boot) -> Result<(), ServiceError> {
-    let config: RendererSections = boot.config()?;
+    let config: RendererSections =
+        boot.config_that(|config: &RendererSections| check_tracking(&config.fleet, &config.secrets))?;
     let press_config = config.renderer.press.clone();
     let sealer = sealer(&config.secrets)?;
     let store = connect_store(&boot, &config.postgres).await?;
@@ -123,6 +124,7 @@ async fn run_renderer(boot: Boot) -> Result<(), ServiceError> {
 
 async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
     let config: SenderSections = boot.config_that(|config: &SenderSections| {
+        check_tracking(&config.fleet, &config.secrets)?;
         config.sender.check().map_err(|problem| ConfigError::invalid(problem.field, problem.text))
     })?;
     let sealer = sealer(&config.secrets)?;
@@ -215,6 +217,15 @@ fn sealer(config: &SecretsConfig) -> Result<Arc<Sealer>, ServiceError> {
         )
     })?;
     open_sealer(file.path())
+}
+
+/// Links are signed with a key that derives from the master key; said before anything starts.
+fn check_tracking(fleet: &FleetConfig, secrets: &SecretsConfig) -> Result<(), ConfigError> {
+    if fleet.tracking.is_some() && secrets.master_key_file.is_none() {
+        let text = "is needed for fleet.tracking, whose links are signed; name the file, or leave fleet.tracking out";
+        return Err(ConfigError::invalid("secrets.master_key_file", text));
+    }
+    Ok(())
 }
 
 fn open_sealer(path: &std::path::Path) -> Result<Arc<Sealer>, ServiceError> {

@@ -98,6 +98,27 @@ fn a_key_that_nobody_knows_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_tracking_site_without_a_master_key_or_with_a_bad_address_is_an_error_before_anything_starts() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("tracking.toml");
+    let check = |service: &str, text: &str| {
+        std::fs::write(&file, text).expect("can be written");
+        mailfleet(&["run", service, "--config", &file.to_string_lossy(), "--check-config"])
+    };
+    for service in ["renderer", "sender"] {
+        let output = check(service, "[fleet.tracking]\nbase_url = 'https://click.example.com'\n");
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+        assert!(said(&output).contains("secrets.master_key_file: is needed for fleet.tracking"), "{}", said(&output));
+        let output = check(service, "[fleet.tracking]\nbase_url = 'http://click.example.com'\n");
+        assert!(said(&output).contains("fleet.tracking.base_url: is an http address"), "{}", said(&output));
+        let whole = "[fleet.tracking]\nbase_url = 'https://click.example.com'\n\
+                     domains.'example.org' = 'https://l.example.org'\n[secrets]\nmaster_key_file = '/run/key'\n";
+        let output = check(service, whole);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("\"example.org\" = \"https://l.example.org\""), "{}", said(&output));
+    }
+}
+
+#[test]
 fn routes_that_cannot_be_meant_are_an_error_that_names_the_field_before_anything_starts() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("routes.toml");
     let check = |text: &str| {

@@ -75,7 +75,7 @@ fn look_at(html: &str, element: &Element<'_, '_>, found: &mut Vec<Spot>) {
     let mark = mark.and_then(|mark| Some(Spot::Mark(attribute_at(html, mark)?)));
     let link = named("href").filter(|_| !is_off).and_then(|href| {
         let at = href.value_source_location()?.bytes();
-        // Twice what a link may have leaves room for references.
+        // What is longer written out than a link whose every octet is a reference is too long decoded as well.
         let value = html.get(at.clone()).filter(|value| value.len() <= LONGEST_LINK * 6)?;
         let decoded = decode(value);
         let url = decoded.trim_matches([' ', '\t', '\n', '\r', '\u{c}']);
@@ -106,11 +106,14 @@ fn attribute_at(html: &str, attribute: &Attribute<'_>) -> Option<Range<usize>> {
     Some(start..end)
 }
 
-/// Whether a link is one that can be led through us: http or https, of a length that a token holds, and without
-/// characters that a redirect could not repeat.
+/// Whether a link is one that can be led through us: http or https with a host, of a length that a token holds, and
+/// without characters that a redirect could not repeat.
 fn is_followed(url: &str) -> bool {
     let starts = |scheme: &str| url.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
-    (starts("https://") || starts("http://")) && url.len() <= LONGEST_LINK && !url.contains(|c: char| c.is_control())
+    (starts("https://") || starts("http://"))
+        && host_of(url).is_some_and(|host| !host.is_empty())
+        && url.len() <= LONGEST_LINK
+        && !url.contains(|c: char| c.is_control())
 }
 
 /// The host of an http or https address, as it is written.
@@ -188,6 +191,8 @@ mod tests {
             "<a href='#top'>",
             "<a href='/path'>",
             "<a href='//a.test/'>",
+            "<a href='https://'>",
+            "<a href='https:///a.test'>",
             "<a href='javascript:alert(1)//https://a.test'>",
             "<a href>",
             "<a name='https://a.test/'>",

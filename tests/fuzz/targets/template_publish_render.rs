@@ -1,21 +1,26 @@
 //! Any template and any variables: refused at publish, failed for this recipient, or one strict mail with the fields
 //! that it should have. It always ends; libFuzzer's time and memory limits see to that.
 //!
-//! The input is a kind, then subject, body, header value and variables with a 0x1e between them.
+//! The input is a kind, whose highest bit has the mail tracked, then subject, body, header value and variables with a
+//! 0x1e between them.
 #![no_main]
 
-use content::{Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, TemplateSource, Unsubscribe};
-use domain::{ContentId, EnvelopeSender, Lane, Mailbox, MessageId, TenantId};
+use content::{Body, Limits, MailSource, NameAddr, Prepared, RenderRequest, ReturnPath, TemplateSource, Tracker, Unsubscribe};
+use domain::{ContentId, EnvelopeSender, Lane, Mailbox, MessageId, TenantId, TokenKeys, TrackingChoice, TrackingSite};
 use libfuzzer_sys::fuzz_target;
 use mail_parser::MessageParser;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 static TENANT: LazyLock<TenantId> = LazyLock::new(|| "019a0000-0000-7000-8000-00000000000a".parse().expect("an id"));
 static MESSAGE: LazyLock<MessageId> = LazyLock::new(|| "019a0000-0000-7000-8000-000000000001".parse().expect("an id"));
+static TRACKER: LazyLock<Arc<Tracker>> = LazyLock::new(|| {
+    let site = TrackingSite::new("https://click.example.com".parse().expect("a base address"));
+    Arc::new(Tracker::new(TokenKeys::new([7; 32], []), Some(site)))
+});
 static RECIPIENT: LazyLock<Mailbox> = LazyLock::new(|| "bob@example.net".parse().expect("an address"));
 
 /// Every field that the mail of this target may have, each once.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "from",
     "to",
     "subject",
@@ -28,6 +33,7 @@ const FIELDS: [&str; 12] = [
     "list-unsubscribe-post",
     "x-value",
     "x-mailfleet-id",
+    "x-mailfleet-token",
 ];
 
 fn source(body: Body, value: &str) -> MailSource {
@@ -46,7 +52,7 @@ fn source(body: Body, value: &str) -> MailSource {
         signing_domain: "example.com".parse().expect("a name"),
         attachments: Vec::new(),
         sandbox: false,
-        tracking: Default::default(),
+        tracking: TrackingChoice { opens: Some(true), clicks: Some(true) },
     }
 }
 
@@ -74,6 +80,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(!source.validate(&limits).is_empty(), "accepted or published, then refused");
         return;
     };
+    let prepared = if kind & 0x80 == 0 { prepared } else { prepared.tracked_by(TRACKER.clone()) };
     let request = RenderRequest {
         message_id: *MESSAGE,
         tenant: *TENANT,

@@ -154,6 +154,60 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn any_markup_is_survived_and_every_token_in_it_is_good(
+        scraps in prop::collection::vec(prop::sample::select(&SCRAPS[..]), 0..40), honeypot in any::<bool>(),
+    ) {
+        let mut source = bulk("{{ html | safe }}");
+        source.tracking = TrackingChoice { opens: Some(true), clicks: Some(true) };
+        let site = TrackingSite { honeypot, ..site() };
+        let prepared = prepared(&source).tracked_by(tracker(Some(site)));
+        let variables = serde_json::json!({ "html": scraps.concat() }).to_string();
+        let html = html_of(&render(&prepared, &variables).unwrap());
+        for part in html.split(BASE).skip(1) {
+            let token = part[3..].split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').next().unwrap();
+            let opened = keys().open(token);
+            prop_assert_eq!(opened.as_ref().map(Token::message), Some(message()), "{}", part);
+        }
+        prop_assert!(html.contains("/o/"));
+    }
+}
+
+/// What markup is made of, and goes wrong with.
+const SCRAPS: [&str; 30] = [
+    "<a",
+    "<area",
+    "<body",
+    "</body",
+    "</html>",
+    "</a>",
+    ">",
+    "/>",
+    " ",
+    "\n",
+    "href",
+    "=",
+    "\"",
+    "'",
+    "https://a.test/x",
+    "http://b.test",
+    "&amp;",
+    "&#x2f;",
+    "data-mailfleet-track",
+    "=off",
+    "=\"off\"",
+    "<!--",
+    "-->",
+    "<script>",
+    "</script>",
+    "<svg>",
+    "<select>",
+    "<template>",
+    "äß😀",
+    "<![CDATA[",
+];
+
 #[test]
 fn links_are_signed_in_their_order_whether_the_part_has_variables_or_not() {
     let html = "<p><a href=\"https://a.test/?x=1&amp;y=2\">1</a><a href=\"https://b.test/\">2</a>\
