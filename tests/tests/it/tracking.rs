@@ -130,7 +130,7 @@ async fn whoever_says_no_is_not_tracked_and_transactional_mail_has_to_ask() {
 #[tokio::test]
 async fn a_template_may_say_that_its_mails_are_not_tracked_and_a_preview_shows_them_as_written() {
     let fleet = fleet().await;
-    let create = v1::CreateTemplateRequest { name: "news".to_owned(), ..v1::CreateTemplateRequest::default() };
+    let create = v1::CreateTemplateRequest { name: "news".to_owned() };
     fleet.templates().create_template(create).await.unwrap();
     let source = v1::PublishTemplateVersionRequest {
         template: "news".to_owned(),
