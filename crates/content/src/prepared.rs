@@ -3,13 +3,13 @@
 use crate::attachment::Files;
 use crate::compile::{default_values, derived_text, hide_tags};
 use crate::dkim::BodyHash;
-use crate::engine::{Engine, HTML, Part, UNSUBSCRIBE_URL, Values, scope, variables};
+use crate::engine::{Engine, HTML, Part, UNSUBSCRIBE_URL, Values};
 use crate::header::{self, AddressField, Fields};
 use crate::links::MARK;
 use crate::mime::{self, BuiltBody, TextPart};
 use crate::raw::RawMail;
 use crate::tracker::{Addressee, Marks, Wish, unmarked};
-use crate::validate::{feedback_id, https_url, list_id, mailto_url};
+use crate::validate::{feedback_id, list_id};
 use crate::{
     Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey, Tracker,
     Unsubscribe, overrides, verp,
@@ -22,6 +22,10 @@ use minijinja::value::Value;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+mod leave;
+
+use leave::{UnsubscribeParts, View};
 
 /// The sender's own name in a `Feedback-ID` that the caller did not give.
 const FEEDBACK_SENDER: &str = "mailfleet";
@@ -62,21 +66,6 @@ pub struct Prepared {
 enum PreparedBody {
     Built { subject: Part, html: Option<Part>, text: Option<Part> },
     Raw(RawMail),
-}
-
-/// What the templates of one mail see, and where it says to unsubscribe.
-struct View {
-    scope: Value,
-    /// The address that its caller gave.
-    own_url: Option<String>,
-    /// The fleet's own.
-    hosted: Option<String>,
-}
-
-struct UnsubscribeParts {
-    url: Option<Part>,
-    mailto: Option<Part>,
-    one_click: bool,
 }
 
 /// One recipient's mail.
@@ -346,23 +335,6 @@ impl Prepared {
         self.finish(request, &view)
     }
 
-    /// What templates see of this mail; `stand_in` is where it unsubscribes if nothing else says so.
-    fn view(&self, request: &RenderRequest<'_>, stand_in: Option<&str>) -> Result<View, RenderError> {
-        let variables = variables(request.variables, &self.limits)?;
-        let hosted = self.marks.as_ref().and_then(|marks| marks.leave(request.message_id));
-        // Of characters alone that HTML does not escape.
-        let value = hosted.clone().or_else(|| stand_in.map(str::to_owned)).map(Value::from_safe_string);
-        let seen = scope(&variables, value, &self.defaults);
-        let Some(UnsubscribeParts { url: Some(part), .. }) = &self.unsubscribe else {
-            return Ok(View { scope: seen, own_url: None, hosted });
-        };
-        let url = self.engine.render(part, &seen)?;
-        let refused = |problem| RenderError::Header { field: "unsubscribe.url".to_owned(), problem };
-        let url = https_url(&url).map_err(refused)?.to_owned();
-        let scope = scope(&variables, Some(Value::from(url.as_str())), &self.defaults);
-        Ok(View { scope, own_url: Some(url), hosted })
-    }
-
     fn finish(&self, request: RenderRequest<'_>, view: &View) -> Result<Rendered, RenderError> {
         let scope = &view.scope;
         let token = request.message_id.as_uuid().simple().to_string();
@@ -506,31 +478,6 @@ impl Prepared {
         let parts = [text.map(|text| of("plain", text)), html.map(|html| of("html", html))];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         Ok(mime::build(&parts, token, &self.files))
-    }
-
-    fn list_fields(&self, fields: &mut Fields, request: &RenderRequest<'_>, view: &View) -> Result<(), RenderError> {
-        let hosted = view.hosted.as_ref().filter(|_| self.hosted);
-        let mut ways: Vec<String> =
-            hosted.or(view.own_url.as_ref()).map(|url| format!("<{url}>")).into_iter().collect();
-        let given = self.unsubscribe.as_ref();
-        if let Some(part) = given.and_then(|given| given.mailto.as_ref()) {
-            let mailto = self.engine.render(part, &view.scope)?;
-            let refused = |problem| RenderError::Header { field: "unsubscribe.mailto".to_owned(), problem };
-            ways.push(format!("<{}>", mailto_url(&mailto).map_err(refused)?));
-        }
-        if !ways.is_empty() {
-            fields.push("List-Unsubscribe", ways.join(",\r\n "));
-        }
-        if hosted.is_some() || given.is_some_and(|given| given.one_click && given.url.is_some()) {
-            fields.push("List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
-        }
-        if self.feedback {
-            let campaign = request.campaign.map_or_else(String::new, |id| id.as_uuid().simple().to_string());
-            let tenant = request.tenant.as_uuid().simple();
-            let id = format!("{campaign}:{tenant}:{}:{FEEDBACK_SENDER}", self.lane.as_str());
-            fields.push("Feedback-ID", id);
-        }
-        Ok(())
     }
 }
 
