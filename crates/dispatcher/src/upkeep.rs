@@ -53,7 +53,8 @@ async fn forget_all(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes partitions ahead of time and watches the default ones, which should stay empty; forgets old changes of pace.
+/// Makes partitions ahead of time and watches the default ones, which should stay empty; forgets old changes of pace
+/// and posts of providers.
 pub(crate) async fn partitions(tenure: &Tenure<'_>) {
     let mut pace = tenure.pace("the upkeep of partitions", tenure.config.partition_interval, None);
     while pace.turn().await {
@@ -63,6 +64,7 @@ pub(crate) async fn partitions(tenure: &Tenure<'_>) {
 
 async fn keep_partitions(tenure: &Tenure<'_>) -> Result<(), StoreError> {
     tenure.store.forget_tempo_changes(tenure.config.tempo_history).await?;
+    tenure.store.forget_posts().await?;
     let (made, strayed) = tenure.store.keep_partitions(tenure.config.partition_days).await?;
     tenure.metrics.strayed.set(strayed);
     if made > 0 {

@@ -1,8 +1,8 @@
 //! The `[feedback]` section.
 
 use serde::{Deserialize, Serialize};
-use service::HttpConfig;
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use service::{HttpConfig, SecretFile};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// Everything that feedback can be told. Durations are texts such as `500ms`, `30s`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +28,23 @@ pub struct FeedbackConfig {
     pub commit_within: Duration,
     /// What is kept here while Postgres is away.
     pub spool: SpoolConfig,
+    /// Whose posts are taken in, by a name that ends their address: `POST /webhooks/NAME`.
+    pub webhooks: BTreeMap<String, WebhookConfig>,
+    /// Posts that are read at once; those beyond are told to come again before they are looked at. Default 16.
+    pub webhooks_at_once: NonZeroU32,
+}
+
+/// One webhook of a provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// `sendgrid`, `mailgun`, `postmark`, `sparkpost` or `resend`.
+    pub provider: String,
+    /// What the provider signs with, one a line, up to 8, all of them good: SendGrid's verification keys, Mailgun's
+    /// signing keys, Resend's signing secrets. Postmark and SparkPost sign nothing.
+    pub secrets_file: Option<SecretFile>,
+    /// What must come with each post, one `USER:PASSWORD` a line (HTTP Basic). Needed for Postmark and SparkPost.
+    pub credentials_file: Option<SecretFile>,
 }
 
 /// What is kept on this machine's disk while Postgres is away.
@@ -49,7 +66,7 @@ pub struct SpoolConfig {
 impl Default for FeedbackConfig {
     fn default() -> Self {
         Self {
-            web: HttpConfig { max_body: 64 * 1024, ..HttpConfig::default() },
+            web: HttpConfig { max_body: 2 * 1024 * 1024, ..HttpConfig::default() },
             behind_proxy: false,
             batch: const { NonZeroU32::new(500).expect("not zero") },
             linger: Duration::from_secs(1),
@@ -57,6 +74,8 @@ impl Default for FeedbackConfig {
             queue: const { NonZeroU32::new(20_000).expect("not zero") },
             commit_within: Duration::from_secs(3),
             spool: SpoolConfig::default(),
+            webhooks: BTreeMap::new(),
+            webhooks_at_once: const { NonZeroU32::new(16).expect("not zero") },
         }
     }
 }

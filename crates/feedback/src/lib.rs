@@ -9,6 +9,9 @@
 //! - A link is followed whatever else is down. Opens and clicks that come while Postgres is away are kept on disk; what
 //!   waits when the process is killed, at most a second's worth, is not counted.
 //! - What comes twice is counted once.
+//! - A provider's post is answered for once it is committed; else the provider is told to come again.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod report;
 pub mod webhook;
@@ -16,12 +19,13 @@ pub mod webhook;
 mod config;
 mod desk;
 mod hits;
+mod hooks;
 mod metrics;
 mod page;
 mod spool;
 mod web;
 
-pub use config::{FeedbackConfig, SpoolConfig};
+pub use config::{FeedbackConfig, SpoolConfig, WebhookConfig};
 
 use desk::Desk;
 use domain::TokenKeys;
@@ -34,6 +38,16 @@ use store::Store;
 /// Why feedback cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedbackError {
+    /// A provider's posts cannot be verified.
+    #[error("feedback.webhooks.{name}.{field}: {text}")]
+    Webhook {
+        /// As it is configured.
+        name: String,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        text: String,
+    },
     /// The address for recipients cannot be bound.
     #[error("cannot serve recipients")]
     Web(#[from] HttpError),
@@ -61,6 +75,7 @@ pub(crate) struct Office {
     pub(crate) store: Store,
     pub(crate) tokens: TokenKeys,
     pub(crate) metrics: Metrics,
+    pub(crate) hooks: hooks::Hooks,
     /// Whether what is asked for can be kept. Postgres may be away: links are followed and wishes kept without it.
     pub(crate) keeping: Check,
 }
@@ -78,6 +93,7 @@ impl FeedbackService {
         health: &Health,
     ) -> Result<Self, FeedbackError> {
         let metrics = metrics.register(Metrics::register);
+        let hooks = hooks::open(&config.webhooks, usize::try_from(config.webhooks_at_once.get()).unwrap_or(1))?;
         let server = HttpServer::bind(&config.web).await?;
         tracing::info!(address = %server.local_addr(), "answers recipients");
         let directory = config.spool.directory.display().to_string();
@@ -85,7 +101,7 @@ impl FeedbackService {
         let (intake, desk) = desk::desk(usize::try_from(config.queue.get()).unwrap_or(usize::MAX), spool);
         let keeping = health.check("keeping");
         keeping.pass();
-        let office = Arc::new(Office { config, store, tokens, metrics, keeping });
+        let office = Arc::new(Office { config, store, tokens, metrics, keeping, hooks });
         Ok(Self { office, server, intake, desk })
     }
 

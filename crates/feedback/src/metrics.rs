@@ -13,6 +13,13 @@ struct OfKind {
     kind: &'static str,
 }
 
+/// What became of a provider's post.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct OfPost {
+    pub(crate) provider: &'static str,
+    pub(crate) result: &'static str,
+}
+
 /// Figures of one process.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
@@ -22,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) shed: Counter,
     pub(crate) lost: Counter,
     pub(crate) refused: Counter,
+    pub(crate) posts: Family<OfPost, Counter>,
     pub(crate) spooled: Gauge,
 }
 
@@ -35,6 +43,11 @@ impl Metrics {
         registry.register("shed", "Opens and clicks that were not counted, since too many waited", new.shed.clone());
         registry.register("lost", "Hits that neither Postgres nor the spool took; look at the disk", new.lost.clone());
         registry.register("refused", "Links that are none of ours, or have been changed", new.refused.clone());
+        registry.register(
+            "posts",
+            "Posts of providers, by what became of them; refused: look at the log",
+            new.posts.clone(),
+        );
         registry.register(
             "spool_bytes",
             "What waits on disk for Postgres; rising: Postgres is away",

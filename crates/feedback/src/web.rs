@@ -8,6 +8,7 @@ use crate::{
     Office,
     desk::Intake,
     hits::{Hit, What},
+    hooks,
     page::{self, Language, Page},
 };
 use axum::{
@@ -16,7 +17,7 @@ use axum::{
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use domain::{MessageId, Token};
 use service::Peer;
@@ -54,6 +55,7 @@ pub(crate) fn router(office: Arc<Office>, intake: Intake) -> Router {
         .route("/o/{token}", any(open))
         .route("/c/{token}", any(click))
         .route("/u/{token}", any(unsubscribe))
+        .route("/webhooks/{name}", post(hook))
         .route("/robots.txt", get(async || ([(header::CONTENT_TYPE, "text/plain")], "User-agent: *\nDisallow: /\n")))
         .fallback(async || StatusCode::NOT_FOUND)
         .with_state(web)
@@ -112,7 +114,7 @@ impl Web {
 }
 
 /// An address without what names a person: three octets of IPv4, 48 bits of IPv6.
-fn network(address: IpAddr) -> String {
+pub(crate) fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();
@@ -125,16 +127,14 @@ fn network(address: IpAddr) -> String {
     }
 }
 
-/// Tells whether a request is a GET or a HEAD; any other method is refused.
-fn is_look(method: &Method) -> Result<(), Response> {
-    if method == Method::GET || method == Method::HEAD {
-        return Ok(());
-    }
-    Err((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
+/// The refusal of a request that is neither a GET nor a HEAD.
+fn refusal(method: &Method) -> Option<Response> {
+    let is_look = method == Method::GET || method == Method::HEAD;
+    (!is_look).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
 }
 
 async fn open(State(web): State<Web>, Path(token): Path<String>, request: Request) -> Response {
-    if let Err(refused) = is_look(request.method()) {
+    if let Some(refused) = refusal(request.method()) {
         return refused;
     }
     let caller = web.caller(request.method(), request.headers(), request.extensions().get::<Peer>().copied());
@@ -150,7 +150,7 @@ async fn open(State(web): State<Web>, Path(token): Path<String>, request: Reques
 }
 
 async fn click(State(web): State<Web>, Path(token): Path<String>, request: Request) -> Response {
-    if let Err(refused) = is_look(request.method()) {
+    if let Some(refused) = refusal(request.method()) {
         return refused;
     }
     let caller = web.caller(request.method(), request.headers(), request.extensions().get::<Peer>().copied());
@@ -233,6 +233,11 @@ fn masked(address: &str) -> String {
         Some((local, domain)) => format!("{}…@{domain}", local.chars().next().unwrap_or('…')),
         None => "…".to_owned(),
     }
+}
+
+/// A provider's post: taken in once it is committed.
+async fn hook(State(web): State<Web>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+    hooks::take(&web.office, &name, &headers, &body).await
 }
 
 enum Wish {

@@ -14,6 +14,7 @@ use domain::{
     fact::{FactDetail, FactKind, source_ordinal},
 };
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashMap};
 
 /// One thing that came back about a mail.
@@ -67,69 +68,46 @@ impl Store {
     /// # Errors
     /// When the database does not answer; then nothing was recorded, or, after a time-out, nobody knows.
     pub async fn record_feedback(&self, items: &[Feedback]) -> Result<RecordedFeedback, StoreError> {
-        // Sorted for the locks, each key once.
-        let mut keyed: BTreeMap<(MessageId, i16, u32), &Feedback> = BTreeMap::new();
-        for item in items {
-            debug_assert!(item.kind.is_feedback());
-            keyed.entry((item.message, item.kind.code(), source_ordinal(&item.source))).or_insert(item);
-        }
-        if keyed.is_empty() {
-            return Ok(RecordedFeedback::default());
-        }
-        let ordinal = |ordinal: u32| i32::try_from(ordinal).unwrap_or(i32::MAX);
-        let details: Vec<serde_json::Value> =
-            keyed.values().map(|item| serde_json::to_value(&item.detail).unwrap_or_default()).collect();
+        transaction!(self, HOT, conn => { record_in(self, conn, items).await? })
+    }
+
+    /// Records what one post of a provider tells, together with what names the post: `None` when it has been taken in
+    /// before. It is remembered until `until`.
+    ///
+    /// # Errors
+    /// When the database does not answer; then nothing was recorded, or, after a time-out, nobody knows.
+    pub async fn record_post(
+        &self,
+        post: Option<(&str, DateTime<Utc>)>,
+        items: &[Feedback],
+    ) -> Result<Option<RecordedFeedback>, StoreError> {
         transaction!(self, HOT, conn => {
-            let rows = sqlx::query_file!(
-                "src/sql/feedback.sql",
-                &keyed.keys().map(|(message, ..)| message.as_uuid()).collect::<Vec<_>>(),
-                &keyed.keys().map(|(_, kind, _)| *kind).collect::<Vec<_>>(),
-                &keyed.keys().map(|(.., number)| ordinal(*number)).collect::<Vec<_>>(),
-                &keyed.values().map(|item| item.at).collect::<Vec<_>>(),
-                &details,
-            )
-            .fetch_all(&mut *conn)
-            .await?;
-            let found: HashMap<(MessageId, i16, i32), _> = rows
-                .iter()
-                .map(|row| ((MessageId::from_uuid(row.message_id), row.kind, row.ordinal), row))
-                .collect();
-            let mut wanted: BTreeMap<TenantId, Vec<NewSuppression>> = BTreeMap::new();
-            let mut back: Vec<(TenantId, Mailbox)> = Vec::new();
-            for ((message, kind, number), item) in &keyed {
-                let key = (*message, *kind, ordinal(*number));
-                let Some(row) = found.get(&key).filter(|row| row.fresh) else { continue };
-                let Ok(recipient) = row.recipient.parse::<Mailbox>() else { continue };
-                let tenant = TenantId::from_uuid(row.tenant_id);
-                let entry = |cause, bulk_only| NewSuppression {
-                    recipient: recipient.clone(),
-                    reason: format!("message {message}"),
-                    cause,
-                    bulk_only,
-                };
-                match item.effect {
-                    Effect::Nothing => {}
-                    Effect::Unsubscribe => {
-                        wanted.entry(tenant).or_default().push(entry(SuppressionCause::Unsubscribe, true));
-                    }
-                    Effect::Complaint => {
-                        wanted.entry(tenant).or_default().push(entry(SuppressionCause::Complaint, true));
-                    }
-                    Effect::Gone => {
-                        wanted.entry(tenant).or_default().push(entry(SuppressionCause::HardBounce, false));
-                    }
-                    Effect::Resubscribe => back.push((tenant, recipient)),
+            let is_new = match post {
+                None => true,
+                Some((key, until)) => {
+                    let done = sqlx::query!(
+                        "insert into mailfleet.webhook_posts (key, expires_at) values ($1, $2) on conflict do nothing",
+                        key,
+                        until
+                    )
+                    .execute(&mut *conn)
+                    .await?;
+                    done.rows_affected() == 1
                 }
-            }
-            for (tenant, entries) in &wanted {
-                suppress_in(self, conn, Some(*tenant), entries).await?;
-            }
-            for (tenant, recipient) in &back {
-                unsuppress_in(self, conn, *tenant, recipient).await?;
-            }
-            let written = rows.iter().filter(|row| row.fresh).count();
-            RecordedFeedback { written, repeated: rows.len() - written, unknown: keyed.len() - rows.len() }
+            };
+            if is_new { Some(record_in(self, conn, items).await?) } else { None }
         })
+    }
+
+    /// Forgets posts that no provider repeats any more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_posts(&self) -> Result<u64, StoreError> {
+        let done = crate::call!(self, conn => {
+            sqlx::query!("delete from mailfleet.webhook_posts where expires_at < mailfleet.clock()").execute(conn).await?
+        })?;
+        Ok(done.rows_affected())
     }
 
     /// Whom a mail went to, for the page that asks whether he wants no more: his address, the tenant, and whether the
@@ -187,4 +165,67 @@ pub struct Correspondent {
     pub recipient: Mailbox,
     /// Whether some of the tenant's mail is kept from him.
     pub suppressed: bool,
+}
+
+/// Records what came back, within a transaction.
+async fn record_in(store: &Store, conn: &mut PgConnection, items: &[Feedback]) -> Result<RecordedFeedback, StoreError> {
+    // Sorted for the locks, each key once.
+    let mut keyed: BTreeMap<(MessageId, i16, u32), &Feedback> = BTreeMap::new();
+    for item in items {
+        debug_assert!(item.kind.is_feedback());
+        keyed.entry((item.message, item.kind.code(), source_ordinal(&item.source))).or_insert(item);
+    }
+    if keyed.is_empty() {
+        return Ok(RecordedFeedback::default());
+    }
+    let ordinal = |ordinal: u32| i32::try_from(ordinal).unwrap_or(i32::MAX);
+    let details: Vec<serde_json::Value> =
+        keyed.values().map(|item| serde_json::to_value(&item.detail).unwrap_or_default()).collect();
+    let rows = sqlx::query_file!(
+        "src/sql/feedback.sql",
+        &keyed.keys().map(|(message, ..)| message.as_uuid()).collect::<Vec<_>>(),
+        &keyed.keys().map(|(_, kind, _)| *kind).collect::<Vec<_>>(),
+        &keyed.keys().map(|(.., number)| ordinal(*number)).collect::<Vec<_>>(),
+        &keyed.values().map(|item| item.at).collect::<Vec<_>>(),
+        &details,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let found: HashMap<(MessageId, i16, i32), _> =
+        rows.iter().map(|row| ((MessageId::from_uuid(row.message_id), row.kind, row.ordinal), row)).collect();
+    let mut wanted: BTreeMap<TenantId, Vec<NewSuppression>> = BTreeMap::new();
+    let mut back: Vec<(TenantId, Mailbox)> = Vec::new();
+    for ((message, kind, number), item) in &keyed {
+        let key = (*message, *kind, ordinal(*number));
+        let Some(row) = found.get(&key).filter(|row| row.fresh) else { continue };
+        let Ok(recipient) = row.recipient.parse::<Mailbox>() else { continue };
+        let tenant = TenantId::from_uuid(row.tenant_id);
+        let entry = |cause, bulk_only| NewSuppression {
+            recipient: recipient.clone(),
+            reason: format!("message {message}"),
+            cause,
+            bulk_only,
+        };
+        match item.effect {
+            Effect::Nothing => {}
+            Effect::Unsubscribe => {
+                wanted.entry(tenant).or_default().push(entry(SuppressionCause::Unsubscribe, true));
+            }
+            Effect::Complaint => {
+                wanted.entry(tenant).or_default().push(entry(SuppressionCause::Complaint, true));
+            }
+            Effect::Gone => {
+                wanted.entry(tenant).or_default().push(entry(SuppressionCause::HardBounce, false));
+            }
+            Effect::Resubscribe => back.push((tenant, recipient)),
+        }
+    }
+    for (tenant, entries) in &wanted {
+        suppress_in(store, conn, Some(*tenant), entries).await?;
+    }
+    for (tenant, recipient) in &back {
+        unsuppress_in(store, conn, *tenant, recipient).await?;
+    }
+    let written = rows.iter().filter(|row| row.fresh).count();
+    Ok(RecordedFeedback { written, repeated: rows.len() - written, unknown: keyed.len() - rows.len() })
 }
