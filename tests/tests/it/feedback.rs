@@ -1,5 +1,6 @@
 //! What recipients do with a mail, and what becomes of it.
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     Lane, MessageId, Token, TrackingSite,
@@ -202,6 +203,55 @@ async fn while_postgres_is_away_links_lead_and_wishes_are_kept_through_a_crash()
     }
     let next = fleet.submit(mail().lane(Lane::Bulk).to("ann@receiver.test")).await;
     assert_eq!(fleet.ended(next).await.state(), MessageState::Suppressed);
+    fleet.assert_sound().await;
+}
+
+/// A post as Postmark makes it.
+async fn post(at: SocketAddr, login: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let (login, length) = (BASE64.encode(login), body.len());
+    let request = format!(
+        "POST /webhooks/theirs HTTP/1.1\r\nHost: hooks.example.com\r\nConnection: close\r\nAuthorization: Basic {login}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn what_a_provider_posts_reaches_its_mail_once_and_a_hard_bounce_ends_all_mail() {
+    let mut fleet = start().await;
+    let file = fleet.file("postmark", "fleet:a-long-password-of-ours\n");
+    let hook = serde_json::json!({"provider": "postmark", "credentials_file": file});
+    fleet.settings.feedback.webhooks.insert("theirs".to_owned(), serde_json::from_value(hook).unwrap());
+    let proxy = fleet.before_postgres().await;
+    fleet.launch_through(Kind::Feedback, "feedback", &proxy).await;
+    let web = fleet.settings.feedback.web.listen;
+    let id = delivered(&fleet, "ann@receiver.test").await;
+    let at = fleet.store.now().await.unwrap().to_rfc3339();
+    let body = serde_json::json!({
+        "RecordType": "Bounce", "ID": 42, "Type": "HardBounce", "TypeCode": 1, "MessageID": "00000000-0000-0000-0000-00000000002a",
+        "Email": "ann@receiver.test", "BouncedAt": at, "Details": "smtp;550 5.1.1 no such user", "Metadata": {"mid": id.to_string()},
+    })
+    .to_string();
+    let login = "fleet:a-long-password-of-ours";
+    assert!(post(web, "fleet:another-long-password", &body).await.contains(" 401 "));
+    assert!(post(web, login, "{").await.starts_with("HTTP/1.1 4"), "what cannot be read");
+    proxy.set(Fault::Cut);
+    assert!(post(web, login, &body).await.contains(" 503 "), "the provider is to come again");
+    assert!(!has(&fleet, id, "returned").await);
+    proxy.set(Fault::Nothing);
+    until("it is taken", async || post(web, login, &body).await.contains(" 200 ")).await;
+    assert!(post(web, login, &body).await.contains(" 200 "), "and once more");
+    until("it is told", async || has(&fleet, id, "returned").await).await;
+    let seen = fleet.get(id).await;
+    assert_eq!(seen.state(), MessageState::Delivered);
+    let told: Vec<_> = seen.timeline.iter().filter(|one| one.event == "returned").collect();
+    assert_eq!((told.len(), told[0].enhanced_status.as_str()), (1, "5.1.1"), "{told:?}");
+    let urgent = fleet.submit(mail().lane(Lane::Transactional).to("ann@receiver.test")).await;
+    assert_eq!(fleet.ended(urgent).await.state(), MessageState::Suppressed);
     fleet.assert_sound().await;
 }
 
