@@ -4,7 +4,7 @@ use crate::{
     Office,
     journal::Ticket,
     letters::Claimed,
-    route::{NoSession, Session},
+    route::{Fault, NoSession, Session, Wire},
     tenure::Tenure,
 };
 use bus::Job;
@@ -33,7 +33,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    const fn new(outcome: Outcome, ticket: Option<Ticket>, mood: Mood) -> Self {
+    pub(crate) const fn new(outcome: Outcome, ticket: Option<Ticket>, mood: Mood) -> Self {
         Self { outcome, ticket, mood, trace: None }
     }
 }
@@ -49,47 +49,67 @@ pub(crate) enum Mood {
     Silent,
 }
 
-/// Hands a letter to an open session. `None`: nothing was sent because the session had died while it rested; another
-/// one may be tried at once.
-pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session, claimed: &Claimed) -> Option<Done> {
+/// What handing a letter to a session came to.
+pub(crate) enum Over {
+    /// Nothing was sent because the session had died while it rested; another one may be tried at once. With the
+    /// journal's line, if there is one already.
+    Dead(Option<Ticket>),
+    /// The route took nothing, for a reason that is not the letter's: another route may take it, else this is done.
+    /// The journal has no reply yet.
+    Declined { fault: Fault, done: Done },
+    /// It is over.
+    Done(Done),
+}
+
+/// The last look before a letter can no longer be held back: is it still ours, and does the journal say so.
+pub(crate) fn before_dot(
+    office: &Office,
+    tenure: &Tenure,
+    job: &Job,
+    ticket: &mut Option<Ticket>,
+) -> Result<(), Abort> {
+    failpoint::hit!("sender.journal.before");
+    if !tenure.is_live() {
+        return Err(Abort("the lease of the shard is over"));
+    }
+    match office.journal.dot(job.message, job.release, tenure.lease.epoch) {
+        Ok(line) => *ticket = Some(line),
+        Err(error) => {
+            tracing::error!(%error, "cannot write to the journal; nothing is sent without it");
+            // Whatever is claimed here would come back unsent for ever: others may take the shards.
+            office.life.fail("journal", "cannot be written");
+            return Err(Abort("the journal cannot be written"));
+        }
+    }
+    failpoint::hit!("sender.dot.before");
+    Ok(())
+}
+
+/// Hands a letter to an open session.
+pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session, claimed: &Claimed) -> Over {
+    let connection = match &mut session.wire {
+        Wire::Smtp(connection) => connection,
+        Wire::Http { api, link } => return crate::api::over(office, tenure, api, link, claimed).await,
+    };
     let letter = &claimed.letter;
     let job = &letter.job;
     let begun = Instant::now();
     let Some(mime) = &letter.mime else {
         // The desk renders references before it claims them.
-        return Some(given_back(office, tenure, claimed, Duration::ZERO));
+        return Over::Done(given_back(office, tenure, claimed, Duration::ZERO));
     };
     let body = office.routes.get(claimed.route).dressed(job.message, mime);
     let envelope = Envelope { sender: &letter.sender, recipient: &job.recipient, smtputf8: letter.smtputf8 };
     let mut ticket = None;
     // Counted before, since every attempt is counted: a fresh connection that breaks tells about the receiver.
-    let has_rested = session.connection.messages_sent() > 0;
+    let has_rested = connection.messages_sent() > 0;
     failpoint::hit!("sender.mail.before");
-    let attempt = session
-        .connection
-        .send(&envelope, &body, || {
-            failpoint::hit!("sender.journal.before");
-            if !tenure.is_live() {
-                return Err(Abort("the lease of the shard is over"));
-            }
-            match office.journal.dot(job.message, job.release, tenure.lease.epoch) {
-                Ok(line) => ticket = Some(line),
-                Err(error) => {
-                    tracing::error!(%error, "cannot write to the journal; nothing is sent without it");
-                    // Whatever is claimed here would come back unsent for ever: others may take the shards.
-                    office.life.fail("journal", "cannot be written");
-                    return Err(Abort("the journal cannot be written"));
-                }
-            }
-            failpoint::hit!("sender.dot.before");
-            Ok(())
-        })
-        .await;
+    let attempt = connection.send(&envelope, &body, || before_dot(office, tenure, job, &mut ticket)).await;
     let mut detail = base(office, claimed, &session.host);
     detail.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
-    detail.tls = session.connection.is_tls().then(|| "tls".to_owned());
+    detail.tls = connection.is_tls().then(|| "tls".to_owned());
     let (what, mood) = match attempt {
-        Attempt::NotStarted(_) if has_rested => return None,
+        Attempt::NotStarted(_) if has_rested => return Over::Dead(ticket),
         Attempt::NotStarted(error) => cut(office, job, &error, &mut detail),
         Attempt::Delivered(reply) => {
             answered(&mut detail, &SmtpReply::new(reply.code, &reply.text));
@@ -113,7 +133,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, session: &mut Session
         office.journal.reply(&outcome);
         failpoint::hit!("sender.reply.after");
     }
-    Some(Done::new(outcome, ticket, mood))
+    Over::Done(Done::new(outcome, ticket, mood))
 }
 
 /// What becomes of a letter for which no session came about.
@@ -151,6 +171,12 @@ pub(crate) fn without_session(office: &Office, tenure: &Tenure, claimed: &Claime
                     (deferred(office, job, None, &mut detail), Mood::Fails)
                 }
             }
+        }
+        NoSession::Api { host, source } => {
+            detail.host = Some(host.clone());
+            detail.class = Some(BounceClass::NoAnswerFromHost.as_str().to_owned());
+            detail.text = Some(sanitise(&chain(source), MAX_TEXT));
+            (deferred(office, job, None, &mut detail), Mood::Fails)
         }
         NoSession::Plain { host } => {
             detail.host = Some(host.clone());
@@ -291,7 +317,7 @@ const fn connect_class(error: &ConnectError) -> BounceClass {
     }
 }
 
-fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut FactDetail) -> What {
+pub(crate) fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut FactDetail) -> What {
     let class = detail.class.as_deref().and_then(|class| class.parse().ok());
     let schedule = office.config.retry.schedule(job.lane, class);
     let wait = schedule.next_attempt(job.attempt + 1, stated, job.message);
@@ -299,7 +325,7 @@ fn deferred(office: &Office, job: &Job, stated: Option<Duration>, detail: &mut F
     What::Deferred { wait }
 }
 
-fn base(office: &Office, claimed: &Claimed, host: &str) -> FactDetail {
+pub(crate) fn base(office: &Office, claimed: &Claimed, host: &str) -> FactDetail {
     FactDetail {
         attempt: Some(claimed.letter.job.attempt.saturating_add(1)),
         route: Some(office.routes.get(claimed.route).name().to_owned()),
@@ -314,7 +340,7 @@ fn answered(detail: &mut FactDetail, reply: &SmtpReply) {
     detail.text = Some(sanitise(reply.text(), MAX_TEXT));
 }
 
-fn outcome(tenure: &Tenure, job: &Job, what: What, detail: FactDetail) -> Outcome {
+pub(crate) fn outcome(tenure: &Tenure, job: &Job, what: What, detail: FactDetail) -> Outcome {
     Outcome {
         message: job.message,
         release: job.release,

@@ -14,7 +14,7 @@ mod routes;
 
 pub use routes::{
     AddressPolicy, BreakerConfig, DirectConfig, PoolConfig, PoolRouteConfig, ProviderConfig, RelayConfig, RouteConfig,
-    TlsMode,
+    TlsMode, Transport,
 };
 
 /// Octets of a file of rules.

@@ -19,6 +19,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test ends at its first surprise"))]
 
+mod api;
 mod attempt;
 mod config;
 mod desk;
@@ -42,7 +43,7 @@ mod warmup;
 pub use config::{
     AddressPolicy, BreakerConfig, Deadlines, DeskConfig, DirectConfig, JournalConfig, LeaseConfig, PoolConfig,
     PoolRouteConfig, ProviderConfig, RecordConfig, RelayConfig, RouteConfig, RulesFileError, SenderConfig, TlsMode,
-    read_reactions, read_rules,
+    Transport, read_reactions, read_rules,
 };
 pub use resolve::{ResolverSetupError, resolver};
 pub use route::RouteError;

@@ -2,8 +2,9 @@
 
 use crate::{
     Office,
-    attempt::{self, Done, Mood},
+    attempt::{self, Done, Mood, Over},
     ear::{Ear, Heard},
+    journal::Ticket,
     letters::Claimed,
     pace::Pace,
     route::{Fault, NoSession, Route, Session},
@@ -349,12 +350,26 @@ impl Line {
                     }
                 };
                 let result = attempt::over(office, &self.tenure, open, &claimed).await;
-                if result.is_none() {
+                if matches!(result, Over::Dead(_)) {
                     self.route.found_dead();
                 }
                 self.rest(session);
-                if let Some(done) = result {
-                    break 'tried done;
+                match result {
+                    Over::Done(done) => break 'tried done,
+                    Over::Dead(None) => {}
+                    Over::Dead(Some(ticket)) => self.unsent(&claimed, ticket),
+                    Over::Declined { fault, mut done } => {
+                        self.declined(fault, done.outcome.detail.text.as_deref());
+                        // The answer proves that nothing was taken; said before anybody else may write a line.
+                        if let Some(ticket) = done.ticket.take() {
+                            self.unsent(&claimed, ticket);
+                        }
+                        match self.redirect(claimed) {
+                            Ok(()) => return,
+                            Err(back) => claimed = *back,
+                        }
+                        break 'tried done;
+                    }
                 }
             }
             attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1))
@@ -469,8 +484,34 @@ impl Line {
             if let Some(over) = self.route.put(session) {
                 self.office.life.spawn_finite("farewell", over.end());
             }
-        } else if session.as_ref().is_some_and(|session| !session.connection.is_reusable()) {
+        } else if session.as_ref().is_some_and(|session| !session.wire.is_reusable()) {
             *session = None;
+        }
+    }
+
+    /// Ends a line of the journal whose letter is still in hand and was taken by nobody.
+    fn unsent(&self, claimed: &Claimed, ticket: Ticket) {
+        let done = attempt::given_back(&self.office, &self.tenure, claimed, Duration::ZERO);
+        self.office.journal.reply(&done.outcome);
+        self.office.journal.recorded(ticket);
+    }
+
+    /// Notes that the route took nothing, for a reason that is not the letter's.
+    fn declined(&self, fault: Fault, text: Option<&str>) {
+        let now = Instant::now();
+        if self.route.paused(now).is_some() {
+            return;
+        }
+        self.route.failed(fault, now);
+        self.office.metrics.route_failed(self.route.name());
+        let delay_ms = self.route.paused(now).map_or(0, |left| left.as_millis() as u64);
+        match fault {
+            Fault::Credentials => {
+                tracing::error!(route = self.route.name(), delay_ms, text, "a provider refuses the account");
+            }
+            Fault::Site | Fault::Route | Fault::Busy(_) => {
+                tracing::warn!(route = self.route.name(), delay_ms, text, "a provider asks to wait");
+            }
         }
     }
 
@@ -483,8 +524,8 @@ impl Line {
                 self.pace().failed(now);
                 return fault;
             }
-            Fault::Route | Fault::Credentials if self.route.paused(now).is_some() => return fault,
-            Fault::Route | Fault::Credentials => self.route.failed(fault, now),
+            Fault::Route | Fault::Credentials | Fault::Busy(_) if self.route.paused(now).is_some() => return fault,
+            Fault::Route | Fault::Credentials | Fault::Busy(_) => self.route.failed(fault, now),
         }
         self.office.metrics.route_failed(self.route.name());
         let delay_ms = self.route.paused(now).map_or(0, |left| left.as_millis() as u64);
@@ -533,9 +574,9 @@ impl Line {
     /// A session that can take one more message: the one at hand, or a new one.
     async fn usable(&self, session: Option<Session>, claimed: &Claimed) -> Result<Session, NoneOpen> {
         if let Some(session) = session {
-            let full =
-                session.connection.messages_sent() >= u32::from(self.pace().levels().messages_per_connection.get());
-            if session.connection.is_reusable() && !full {
+            let most = u32::from(self.pace().levels().messages_per_connection.get());
+            let full = session.wire.messages_sent() >= most;
+            if session.wire.is_reusable() && !full {
                 return Ok(session);
             }
             session.end().await;

@@ -98,7 +98,7 @@ impl Provider {
     }
 
     /// Connections, and messages on each of them: what the provider allows, or less where it allows more than helps.
-    const fn limits(self) -> (u16, u16) {
+    pub(crate) const fn limits(self) -> (u16, u16) {
         match self {
             Self::Sendgrid => (100, 5_000),
             Self::Mailgun | Self::Ses => (50, 1_000),
@@ -111,6 +111,11 @@ impl Provider {
 impl Account {
     /// Puts what is configured over what is known of the provider.
     pub(crate) fn new(provider: Provider, config: &ProviderConfig, password: &str) -> Result<Self, Problem> {
+        for (field, is_given) in [("domain", config.domain.is_some()), ("base_url", config.base_url.is_some())] {
+            if is_given {
+                return Err((field, "is for transport = \"http\"; leave it out".to_owned()));
+            }
+        }
         let host = match &config.host {
             Some(host) => host.clone(),
             None => provider.host(&config.region)?,

@@ -1,7 +1,8 @@
 //! One way out: MX hosts, or a relay.
 
 use crate::{
-    config::{BreakerConfig, Deadlines, RelayConfig, RouteConfig, TlsMode},
+    api::{Api, Link, LinkError},
+    config::{BreakerConfig, Deadlines, RelayConfig, RouteConfig, TlsMode, Transport},
     pace::Backoff,
     provider::{Account, Provider},
     resolve::{MxResolver, ResolveError, ResolverSetupError},
@@ -16,7 +17,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio_util::bytes::Bytes;
@@ -67,6 +68,8 @@ pub(crate) enum NoSession {
     Resolve(#[from] ResolveError),
     #[error("{host}: {source}")]
     Connect { host: String, source: ConnectError },
+    #[error("{host}: {source}")]
+    Api { host: String, source: LinkError },
     #[error("{host} offers no TLS, which this receiver needs")]
     Plain { host: String },
 }
@@ -93,11 +96,13 @@ pub(crate) enum Fault {
     Route,
     /// The route's, and it does not pass by itself: user name and password are refused.
     Credentials,
+    /// Nobody's: the account has had its share for so long.
+    Busy(Duration),
 }
 
 /// A session and the host that it is with.
 pub(crate) struct Session {
-    pub(crate) connection: Connection,
+    pub(crate) wire: Wire,
     pub(crate) host: String,
     /// With a relay: the right to use it, and its place among its sessions.
     shared: Option<(Turn, Counted)>,
@@ -106,7 +111,44 @@ pub(crate) struct Session {
 impl Session {
     /// Says good-bye. Nobody opens another one in its place before it is over.
     pub(crate) async fn end(self) {
-        self.connection.quit().await;
+        self.wire.quit().await;
+    }
+}
+
+/// What a session goes over.
+pub(crate) enum Wire {
+    /// SMTP.
+    Smtp(Connection),
+    /// HTTP.
+    Http {
+        /// The account.
+        api: Arc<Api>,
+        /// The connection.
+        link: Box<Link>,
+    },
+}
+
+impl Wire {
+    pub(crate) fn is_reusable(&self) -> bool {
+        match self {
+            Self::Smtp(connection) => connection.is_reusable(),
+            Self::Http { link, .. } => link.is_reusable(),
+        }
+    }
+
+    pub(crate) fn messages_sent(&self) -> u32 {
+        match self {
+            Self::Smtp(connection) => connection.messages_sent(),
+            Self::Http { link, .. } => link.messages_sent(),
+        }
+    }
+
+    async fn quit(self) {
+        match self {
+            Self::Smtp(connection) => connection.quit().await,
+            // Nothing is said: it closes.
+            Self::Http { .. } => {}
+        }
     }
 }
 
@@ -129,6 +171,8 @@ struct Relay {
     host: String,
     port: u16,
     account: Option<Account>,
+    /// Its HTTP API, where that is used instead of SMTP.
+    api: Option<Arc<Api>>,
     sessions: Sessions,
 }
 
@@ -151,7 +195,7 @@ impl Route {
             _ => provider.and_then(|(_, config)| config.ca_file.as_deref()),
         };
         let tls = ca_file.map_or_else(TlsContext::new, TlsContext::with_file)?;
-        let mut client = ClientConfig::new(helo, tls);
+        let mut client = ClientConfig::new(helo, tls.clone());
         client.deadlines = smtp::client::Deadlines {
             connect: deadlines.connect,
             banner: deadlines.greeting,
@@ -179,6 +223,29 @@ impl Route {
             (_, Some((provider, config))) => {
                 let path = config.password_file.as_deref().ok_or(RouteError::NoPassword)?;
                 let password = password(path)?;
+                if config.transport == Transport::Http {
+                    let api = Api::new(provider, config, &password, deadlines, tls.clone())
+                        .map_err(|(field, problem)| RouteError::Provider { field, problem })?;
+                    let (connections, messages) = provider.limits();
+                    let relay = Relay {
+                        host: api.host.clone(),
+                        port: api.port,
+                        account: None,
+                        api: Some(Arc::new(api)),
+                        sessions: Sessions::new(
+                            config.max_connections.map_or(connections, Into::into),
+                            config.messages_per_connection.map_or(messages, Into::into),
+                        ),
+                    };
+                    return Ok(Self {
+                        name,
+                        way: Way::Relay(Box::new(relay)),
+                        client,
+                        shaping: config.shaping.clone(),
+                        health: Mutex::new(Backoff::new(breaker.pause)),
+                        credentials_pause: breaker.credentials,
+                    });
+                }
                 let account = Account::new(provider, config, &password)
                     .map_err(|(field, problem)| RouteError::Provider { field, problem })?;
                 client.tls = policy(account.tls);
@@ -192,6 +259,7 @@ impl Route {
                     port: account.port,
                     sessions: Sessions::new(account.max_connections, account.messages_per_connection),
                     account: Some(account),
+                    api: None,
                 };
                 (Way::Relay(Box::new(relay)), &config.shaping)
             }
@@ -203,6 +271,7 @@ impl Route {
                     port: relay.port,
                     sessions: Sessions::new(relay.max_connections.get(), relay.messages_per_connection.get()),
                     account: None,
+                    api: None,
                 }));
                 (way, &relay.shaping)
             }
@@ -243,6 +312,7 @@ impl Route {
             Fault::Site => {}
             Fault::Route => self.health().failed(now),
             Fault::Credentials => self.health().stop(self.credentials_pause, now),
+            Fault::Busy(wait) => self.health().stop(wait, now),
         }
     }
 
@@ -274,9 +344,9 @@ impl Route {
     /// Gives back a session that others may use; it comes back when it is to be closed.
     pub(crate) fn put(&self, session: Session) -> Option<Session> {
         match (&self.way, session) {
-            (Way::Relay(relay), Session { connection, host, shared: Some((turn, counted)) }) => {
-                let Kept { connection, counted } = relay.sessions.put(Kept { connection, counted })?;
-                Some(Session { connection, host, shared: Some((turn, counted)) })
+            (Way::Relay(relay), Session { wire, host, shared: Some((turn, counted)) }) => {
+                let Kept { wire, counted } = relay.sessions.put(Kept { wire, counted })?;
+                Some(Session { wire, host, shared: Some((turn, counted)) })
             }
             (_, session) => Some(session),
         }
@@ -285,8 +355,8 @@ impl Route {
     /// Says good-bye in the sessions that nobody has used for so long.
     pub(crate) async fn close_unused(&self, keep: Duration) {
         let Way::Relay(relay) = &self.way else { return };
-        while let Some((Kept { connection, counted }, turn)) = relay.sessions.stale(keep) {
-            connection.quit().await;
+        while let Some((Kept { wire, counted }, turn)) = relay.sessions.stale(keep) {
+            wire.quit().await;
             drop((counted, turn));
         }
     }
@@ -332,16 +402,26 @@ impl Route {
     ) -> Result<Session, NoSession> {
         match &self.way {
             Way::Relay(relay) => {
-                let Kept { connection, counted } = match relay.sessions.take() {
+                let Kept { wire, counted } = match relay.sessions.take() {
                     Some(kept) => kept,
                     None => {
-                        let address = self.relay_address(&relay.host, relay.port).await?;
-                        let opened = self.connect(&relay.host, address, None).await?;
+                        let opened = match &relay.api {
+                            Some(api) => {
+                                let link = Link::open(api).await;
+                                let host = || relay.host.clone();
+                                let link = link.map_err(|source| NoSession::Api { host: host(), source })?;
+                                Wire::Http { api: Arc::clone(api), link: Box::new(link) }
+                            }
+                            None => {
+                                let address = self.relay_address(&relay.host, relay.port).await?;
+                                self.connect(&relay.host, address, None).await?.wire
+                            }
+                        };
                         self.answered(Instant::now());
-                        relay.sessions.opened(opened.connection)
+                        relay.sessions.opened(opened)
                     }
                 };
-                Ok(Session { connection, host: relay.host.clone(), shared: turn.map(|turn| (turn, counted)) })
+                Ok(Session { wire, host: relay.host.clone(), shared: turn.map(|turn| (turn, counted)) })
             }
             Way::Direct { resolver, port, hosts, addresses, .. } => {
                 let mut last = NoSession::Resolve(ResolveError::NoAddress);
@@ -391,7 +471,7 @@ impl Route {
                 connection.quit().await;
                 Err(NoSession::Plain { host })
             }
-            Ok(connection) => Ok(Session { connection, host, shared: None }),
+            Ok(connection) => Ok(Session { wire: Wire::Smtp(connection), host, shared: None }),
             Err(source) => Err(NoSession::Connect { host, source }),
         }
     }

@@ -1,7 +1,7 @@
 //! The sessions with a relay, shared by all that goes to it, whatever the receivers.
 
+use crate::route::Wire;
 use domain::Lane;
-use smtp::client::Connection;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,7 +25,7 @@ pub(crate) struct Sessions {
 
 /// A session with the relay.
 pub(crate) struct Kept {
-    pub(crate) connection: Connection,
+    pub(crate) wire: Wire,
     pub(crate) counted: Counted,
 }
 
@@ -68,9 +68,9 @@ impl Sessions {
     }
 
     /// Counts a session that was opened.
-    pub(crate) fn opened(&self, connection: Connection) -> Kept {
+    pub(crate) fn opened(&self, wire: Wire) -> Kept {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Kept { connection, counted: Counted(Arc::clone(&self.open)) }
+        Kept { wire, counted: Counted(Arc::clone(&self.open)) }
     }
 
     /// The session that has rested for the shortest time.
@@ -80,8 +80,8 @@ impl Sessions {
 
     /// Lets a session rest; one that has done its work, or is over, comes back.
     pub(crate) fn put(&self, session: Kept) -> Option<Kept> {
-        let connection = &session.connection;
-        if !connection.is_reusable() || connection.messages_sent() >= self.messages {
+        let wire = &session.wire;
+        if !wire.is_reusable() || wire.messages_sent() >= self.messages {
             return Some(session);
         }
         self.resting().push((session, Instant::now()));

@@ -79,6 +79,12 @@ impl TlsContext {
         Self::with_roots(certificates.map_err(wrong)?)
     }
 
+    /// Verifies the name and certificate of whoever answers; for others than mail servers too.
+    #[must_use]
+    pub fn verified(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.verified)
+    }
+
     fn build(roots: RootCertStore) -> Result<Self, TlsSetupError> {
         if roots.is_empty() {
             return Err(TlsSetupError::NoRoots);

@@ -167,11 +167,30 @@ pub enum TlsMode {
     Implicit,
 }
 
-/// Hand everything to an account at a provider, over its SMTP relay. Host, port, user name and limits are the
+/// How a provider is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Its SMTP relay.
+    #[default]
+    Smtp,
+    /// Its HTTP API: of Mailgun and SparkPost, which take a finished mail.
+    Http,
+}
+
+/// Hand everything to an account at a provider, over its SMTP relay or its HTTP API. Host, port, user name and limits are the
 /// provider's where nothing else is said; our message id travels in the header from which its webhooks repeat it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProviderConfig {
+    /// How it is reached. Default `smtp`. With `http` the key is in `password_file`, `deadlines.connect` bounds the
+    /// connection with its handshake and `deadlines.dot` the answer to a request.
+    pub transport: Transport,
+    /// With `http` at Mailgun: the sending domain of the account.
+    pub domain: Option<DomainName>,
+    /// With `http`: scheme, host and port instead of the provider's, as `https://HOST:PORT`; plain `http` only to a
+    /// loopback address.
+    pub base_url: Option<String>,
     /// Where the account lives: the AWS region of SES, `eu` for such an account at SendGrid, Mailgun or SparkPost.
     pub region: String,
     /// User name: at Mailgun the credential's address, at SES the access key's id, at Postmark the access key of a stream,
