@@ -263,3 +263,6 @@ fn stated(headers: &HeaderMap, now: f64) -> Option<Duration> {
     let seconds = number(RETRY_AFTER.as_str()).or_else(|| number("x-ratelimit-reset").map(|until| until - now))?;
     seconds.is_finite().then(|| Duration::from_secs_f64(seconds.clamp(1.0, LONGEST_WAIT.as_secs_f64())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ mod process;
 pub mod nats;
 pub mod peer;
 pub mod postgres;
+pub mod provider;
 pub mod proxy;
 pub mod shared;
 pub mod sink;

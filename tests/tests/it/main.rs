@@ -14,6 +14,7 @@ mod faults;
 mod feedback;
 mod half_open;
 mod holding;
+mod http_routes;
 mod injected;
 mod kill;
 mod labels;
