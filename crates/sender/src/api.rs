@@ -229,13 +229,14 @@ fn place(url: &str) -> Result<(bool, String, u16, HeaderValue), String> {
     let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
         return Err(format!("{url:?} has no scheme or host; {fix}"));
     };
-    if uri.path().trim_matches('/') != "" || uri.query().is_some() || authority.as_str().contains('@') {
+    if !uri.path().trim_matches('/').is_empty() || uri.query().is_some() || authority.as_str().contains('@') {
         return Err(format!("{url:?} has more than scheme, host and port; {fix}"));
     }
     let host = authority.host().trim_matches(['[', ']']).to_owned();
     let is_tls = *scheme == Scheme::HTTPS;
     let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !is_tls && !(*scheme == Scheme::HTTP && is_loopback) {
+    let is_private = is_tls || (*scheme == Scheme::HTTP && is_loopback);
+    if !is_private {
         return Err(format!("{url:?} would show the key to the network; {fix}"));
     }
     let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });

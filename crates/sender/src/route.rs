@@ -118,7 +118,7 @@ impl Session {
 /// What a session goes over.
 pub(crate) enum Wire {
     /// SMTP.
-    Smtp(Connection),
+    Smtp(Box<Connection>),
     /// HTTP.
     Http {
         /// The account.
@@ -471,7 +471,7 @@ impl Route {
                 connection.quit().await;
                 Err(NoSession::Plain { host })
             }
-            Ok(connection) => Ok(Session { wire: Wire::Smtp(connection), host, shared: None }),
+            Ok(connection) => Ok(Session { wire: Wire::Smtp(Box::new(connection)), host, shared: None }),
             Err(source) => Err(NoSession::Connect { host, source }),
         }
     }
