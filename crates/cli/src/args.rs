@@ -146,6 +146,18 @@ pub enum Command {
     },
     #[command(flatten)]
     Manage(ManageCommand),
+    /// Tell what came back of mail: opens, clicks, unsubscriptions, complaints, bounces after delivery
+    ///
+    /// Counted from the log. Rates are of the delivered mail; who opened or clicked is a person as far as the rules of
+    /// feedback can tell.
+    Report {
+        /// Only of this campaign
+        #[arg(long, value_name = "UUID")]
+        campaign: Option<domain::CampaignId>,
+        /// Only of this tenant, by its id
+        #[arg(long = "of-tenant", value_name = "UUID")]
+        of_tenant: Option<domain::TenantId>,
+    },
     /// Recount the log against the roll-ups, and look for messages that are nowhere or in two places
     ///
     /// Ends with 1 on any difference.

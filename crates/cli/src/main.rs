@@ -83,6 +83,7 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         Command::Pause { what, reason } => queue::pause(&what, &reason, &reach, out).await,
         Command::Resume { what } => queue::resume(&what, &reach, out).await,
         Command::Cancel { message, batch } => why::cancel(message.as_deref(), batch.as_deref(), &reach, out).await,
+        Command::Report { campaign, of_tenant } => operate::report(of_tenant, campaign, &reach, out).await,
         Command::Audit => operate::audit(&reach, out).await,
         Command::Migrate => operate::migrate(&reach, out).await,
         Command::Topology { command: TopologyCommand::Apply } => operate::apply_topology(&reach, out).await,

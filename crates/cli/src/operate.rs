@@ -1,14 +1,45 @@
-//! What operators do to a fleet as a whole: `audit`, `migrate`, `topology apply`, `admin-key`.
+//! What operators do to a fleet as a whole: `report`, `audit`, `migrate`, `topology apply`, `admin-key`.
 
 use crate::{
     exit::Exit,
     output::{Output, grouped},
     reach::Reach,
 };
-use domain::ApiKeyId;
+use domain::{ApiKeyId, CampaignId, TenantId};
 use ingest::keys::fleet_key;
 use serde_json::json;
-use store::{Actor, Audit, Store};
+use store::{Actor, Audit, Engagement, Store};
+
+/// What came back.
+pub async fn report(
+    tenant: Option<TenantId>,
+    campaign: Option<CampaignId>,
+    reach: &Reach,
+    out: Output,
+) -> anyhow::Result<Exit> {
+    let figures = reach.store().await?.engagement(tenant, campaign).await?;
+    out.answer(&figures, || engagement(&figures))?;
+    Ok(Exit::Ok)
+}
+
+/// Every rate beside what it is of.
+fn engagement(figures: &Engagement) -> String {
+    let mut text = format!("accepted       {:>12}\n", grouped(figures.accepted));
+    let mut line = |name: &str, count: i64, of: i64, more: &str| {
+        let rate = if of > 0 { format!("{:7.2} %", 100.0 * count as f64 / of as f64) } else { String::new() };
+        text.push_str(&format!("{name:<14} {:>12} {rate}  {more}\n", grouped(count)));
+    };
+    line("delivered", figures.delivered, figures.accepted, "of accepted; the others are of delivered");
+    let of = figures.delivered;
+    line("opened", figures.unique_human_opens, of, &format!("by people; {} opens in all", grouped(figures.opens)));
+    line("clicked", figures.unique_human_clicks, of, &format!("by people; {} clicks in all", grouped(figures.clicks)));
+    line("unsubscribed", figures.unsubscribed, of, "");
+    line("complained", figures.complained, of, "");
+    line("returned", figures.returned, of, "there is nobody");
+    line("", figures.returned_soft, of, "for now");
+    line("", figures.returned_block, of, "by policy or reputation");
+    text
+}
 
 /// Recounts everything.
 pub async fn audit(reach: &Reach, out: Output) -> anyhow::Result<Exit> {

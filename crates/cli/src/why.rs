@@ -116,6 +116,15 @@ pub fn happened(event: &MessageEvent) -> String {
         "failed" => "could not be made or moved".to_owned(),
         "unknown" => "may have been delivered, and is not sent again".to_owned(),
         "in_doubt" => "may have been delivered: no answer came to the last line".to_owned(),
+        "returned" | "returned_soft" | "returned_block" => "came back after it had been delivered".to_owned(),
+        "complained" => "was called spam by the recipient".to_owned(),
+        "opened" => "was opened".to_owned(),
+        "opened_machine" => "had its image fetched by a machine".to_owned(),
+        "clicked" => "had a link followed".to_owned(),
+        "clicked_machine" => "had a link followed by a machine".to_owned(),
+        "unsubscribed" => "made the recipient unsubscribe".to_owned(),
+        "resubscribed" => "has a recipient who wants mail again".to_owned(),
+        "confirmed" => "was taken by the receiver, the provider says".to_owned(),
         "lost_release" => "went missing on the broker, and was put back".to_owned(),
         other => other.replace('_', " "),
     };
@@ -212,6 +221,8 @@ pub fn event_json(event: &MessageEvent) -> Value {
         "smtp_code": event.smtp_code, "enhanced_status": event.enhanced_status, "text": event.text,
         "bounce_class": event.bounce_class, "host": event.host, "tls": event.tls, "route": event.route,
         "next_attempt_at": time(&event.next_attempt_at),
+        "url": event.url, "user_agent": event.user_agent, "network": event.network, "source": event.source,
+        "rule": event.rule,
         "took_ms": event.took.as_ref().map(|took| took.seconds * 1_000 + i64::from(took.nanos) / 1_000_000),
     })
 }

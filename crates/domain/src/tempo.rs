@@ -9,8 +9,9 @@ use crate::{
 };
 use std::{num::NonZeroU16, time::Duration};
 
-/// The ceiling of a site without a limit is what was used, but no less than this, in messages a second.
-const LEAST_CEILING: f64 = 1.0;
+/// The ceiling of a site without a limit is what was used, but no less than this, in messages a second: a site that got
+/// next to nothing was not sent to too fast.
+const LEAST_CEILING: f64 = 100.0;
 
 /// The pace of one route at one site.
 #[derive(Clone, Debug)]

@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn message() -> MessageId {
-        MessageId::of_batch(domain::BatchId::new(noon()), 0)
+        "01a2089f-f02b-717a-b2a9-35479c6be73a".parse().expect("an id")
     }
 
     fn open(agent: &str) -> Hit {

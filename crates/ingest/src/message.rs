@@ -157,7 +157,8 @@ fn event(event: Event) -> MessageEvent {
     MessageEvent {
         at: Some(timestamp(event.at)),
         event: fact::word(event.kind, event.closing).to_owned(),
-        release: event.ordinal,
+        // Of what came back it names the source alone.
+        release: if event.kind.is_feedback() { 0 } else { event.ordinal },
         attempt: detail.attempt.map_or(0, u32::from),
         smtp_code: detail.code.map_or(0, u32::from),
         enhanced_status: detail.enhanced.unwrap_or_default(),
@@ -167,6 +168,11 @@ fn event(event: Event) -> MessageEvent {
         tls: detail.tls.unwrap_or_default(),
         next_attempt_at: detail.next_at.map(timestamp),
         route: detail.route.unwrap_or_default(),
+        url: detail.url.unwrap_or_default(),
+        user_agent: detail.agent.unwrap_or_default(),
+        network: detail.network.unwrap_or_default(),
+        source: detail.source.unwrap_or_default(),
+        rule: detail.rule.unwrap_or_default(),
         took: detail.took_ms.map(|millis| crate::wire::duration(std::time::Duration::from_millis(millis))),
     }
 }

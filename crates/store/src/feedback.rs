@@ -132,6 +132,39 @@ impl Store {
         Ok(Some(Correspondent { tenant, recipient, suppressed }))
     }
 
+    /// What came back about the mail of a tenant or a campaign, counted from the log.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn engagement(
+        &self,
+        tenant: Option<TenantId>,
+        campaign: Option<domain::CampaignId>,
+    ) -> Result<Engagement, StoreError> {
+        transaction!(self, crate::PLAIN, conn => {
+            sqlx::query_as!(
+                Engagement,
+                r#"select coalesce(sum(accepted), 0)::bigint as "accepted!",
+                          coalesce(sum(delivered), 0)::bigint as "delivered!",
+                          coalesce(sum(opens), 0)::bigint as "opens!",
+                          coalesce(sum(unique_human_opens), 0)::bigint as "unique_human_opens!",
+                          coalesce(sum(clicks), 0)::bigint as "clicks!",
+                          coalesce(sum(unique_human_clicks), 0)::bigint as "unique_human_clicks!",
+                          coalesce(sum(unsubscribed), 0)::bigint as "unsubscribed!",
+                          coalesce(sum(complained), 0)::bigint as "complained!",
+                          coalesce(sum(returned), 0)::bigint as "returned!",
+                          coalesce(sum(returned_soft), 0)::bigint as "returned_soft!",
+                          coalesce(sum(returned_block), 0)::bigint as "returned_block!"
+                   from mailfleet.campaign_engagement
+                   where ($1::uuid is null or tenant_id = $1) and ($2::uuid is null or campaign_id = $2)"#,
+                tenant.map(|id| id.as_uuid()),
+                campaign.map(|id| id.as_uuid()),
+            )
+            .fetch_one(&mut *conn)
+            .await?
+        })
+    }
+
     /// When mails were delivered, as far as it is known: by message.
     ///
     /// # Errors
@@ -154,6 +187,33 @@ impl Store {
         })?;
         Ok(rows.into_iter().map(|row| (MessageId::from_uuid(row.message_id), row.at)).collect())
     }
+}
+
+/// What came back; messages, but for `opens` and `clicks`, which count every one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Engagement {
+    /// Messages accepted.
+    pub accepted: i64,
+    /// Messages that ended delivered: what every rate is of.
+    pub delivered: i64,
+    /// Opens, by people and machines.
+    pub opens: i64,
+    /// Messages that a person opened.
+    pub unique_human_opens: i64,
+    /// Clicks, by people and machines.
+    pub clicks: i64,
+    /// Messages of which a person followed a link.
+    pub unique_human_clicks: i64,
+    /// Messages whose recipient unsubscribed by them.
+    pub unsubscribed: i64,
+    /// Messages that were called spam.
+    pub complained: i64,
+    /// Messages that came back after they had been taken: there is nobody.
+    pub returned: i64,
+    /// Messages that came back after they had been taken, for now.
+    pub returned_soft: i64,
+    /// Messages that came back after they had been taken, by policy or reputation.
+    pub returned_block: i64,
 }
 
 /// Whom a mail went to.

@@ -54,7 +54,7 @@ pub use dispatch::{DoubtPolicy, DueQueue, InMotion, Quota, Released, Repaired};
 pub use domain_keys::{DomainKey, KeyState};
 pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
 pub use error::StoreError;
-pub use feedback::{Correspondent, Effect, Feedback, RecordedFeedback};
+pub use feedback::{Correspondent, Effect, Engagement, Feedback, RecordedFeedback};
 pub use keeper::{KeptLease, LeaseKeeper, LeaseTerms};
 pub use leases::{Lease, LeaseHolder};
 pub use listing::{ListFilter, ListPosition, Listed};

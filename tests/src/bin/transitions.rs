@@ -22,7 +22,12 @@ fn model() -> String {
     let _ = writeln!(text, "#define CLOSED(place) ((place) >= {})", place(Place::Closed(Closing::ALL[0])));
     define(&mut text, "actors", in_order(|way| actor(way.by)), |index| index);
     define(&mut text, "statements", in_order(|way| statement(way.statement)), |index| index);
-    define(&mut text, "facts, a set", FactKind::ALL.map(fact), |index| 1 << index);
+    define(
+        &mut text,
+        "facts, a set",
+        FactKind::ALL.into_iter().filter(|kind| !kind.is_feedback()).map(fact),
+        |index| 1 << index,
+    );
 
     text.push_str(
         "\n#define WAY(from, to, by, statement, facts) \\\n    \

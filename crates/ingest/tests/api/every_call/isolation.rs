@@ -230,6 +230,29 @@ pub(super) fn rows(own: &Things) -> BTreeMap<&'static str, Row> {
                 Own,
             ),
         ),
+        (
+            "DeliveryService.DescribeSite",
+            row(Admin, v1::DescribeSiteRequest { site: "example.org".to_owned(), changes: 5 }, forbidden),
+        ),
+        (
+            "DeliveryService.LiftSite",
+            row(Admin, v1::LiftSiteRequest { site: "example.org".to_owned(), route: String::new() }, forbidden),
+        ),
+        (
+            "DeliveryService.SetWarmup",
+            row(
+                Admin,
+                v1::SetWarmupRequest {
+                    warmup: Some(v1::Warmup { route: "mine".to_owned(), ladder: vec![10, 20], ..Default::default() }),
+                },
+                forbidden,
+            ),
+        ),
+        (
+            "DeliveryService.RemoveWarmup",
+            row(Admin, v1::RemoveWarmupRequest { route: "mine".to_owned(), site: String::new() }, forbidden),
+        ),
+        ("DeliveryService.ListWarmups", row(Admin, v1::ListWarmupsRequest {}, forbidden)),
         ("TenantService.CreateTenant", row(Admin, v1::CreateTenantRequest { name: "mine".to_owned() }, forbidden)),
         ("TenantService.ListTenants", row(Admin, v1::ListTenantsRequest::default(), forbidden)),
         ("TenantService.GetTenant", row(Admin, v1::GetTenantRequest { tenant: own.tenant.clone() }, forbidden)),
