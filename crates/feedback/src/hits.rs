@@ -8,6 +8,7 @@ use domain::{
     MessageId,
     fact::{FactDetail, FactKind},
     text::sanitise,
+    token::HONEYPOT_PLACE,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -110,6 +111,9 @@ struct Rule {
     /// So many links of one mail within a second.
     #[serde(default)]
     links: Option<usize>,
+    /// The link that no reader sees.
+    #[serde(default)]
+    hidden: bool,
     /// Clicks alone.
     #[serde(default)]
     clicks: bool,
@@ -124,7 +128,7 @@ impl Rules {
         for rule in &rules.rules {
             let name = &rule.name;
             let by_name = !rule.is.is_empty() || !rule.holds.is_empty();
-            if !by_name && !rule.head && !rule.prefetch && rule.within.is_none() && rule.links.is_none() {
+            if !by_name && rule.by_name_alone() {
                 return Err(format!("rule {name:?} has no condition"));
             }
             if rule.holds.iter().any(|part| part.is_empty() || *part != part.to_lowercase()) {
@@ -149,7 +153,7 @@ impl Rules {
 
 impl Rule {
     fn by_name_alone(&self) -> bool {
-        !self.head && !self.prefetch && self.within.is_none() && self.links.is_none()
+        !self.head && !self.prefetch && !self.hidden && self.within.is_none() && self.links.is_none()
     }
 
     fn knows(&self, agent: &str) -> bool {
@@ -167,6 +171,7 @@ impl Rule {
         self.knows(&hit.agent)
             && (!self.head || hit.head)
             && (!self.prefetch || hit.prefetch)
+            && (!self.hidden || matches!(hit.what, What::Click { place: HONEYPOT_PLACE, .. }))
             && self.within.is_none_or(soon)
             && self.links.is_none_or(|least| links >= least)
             && (!self.clicks || is_click)
@@ -293,6 +298,7 @@ mod tests {
         assert_eq!(kinds(&[click(0, 0), click(0, 100), click(0, 200)], None), [FactKind::Clicked; 3], "one link");
         assert_eq!(kinds(&[click(0, 1_500)], Some(noon())), [FactKind::ClickedByMachine]);
         assert_eq!(kinds(&[click(0, 60_000)], Some(noon())), [FactKind::Clicked]);
+        assert_eq!(kinds(&[click(HONEYPOT_PLACE, 60_000)], None), [FactKind::ClickedByMachine], "nobody sees it");
         let told = judge(&all, &HashMap::new());
         assert_eq!(told[0].detail.rule.as_deref(), Some("all-links-at-once@1"));
         assert_eq!(told[0].detail.class.as_deref(), Some("scanner"));
