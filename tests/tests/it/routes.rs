@@ -142,7 +142,9 @@ async fn a_sender_that_stops_waits_for_no_connection() {
     until("it is claimed", async || fleet.get(id).await.state() == MessageState::Sending).await;
     fleet.stop("sender").await;
     let seen = fleet.get(id).await;
-    assert_eq!((seen.state(), seen.attempts), (MessageState::Queued, 0), "{seen:?}");
+    // The dispatcher may have released it again meanwhile.
+    let rests = matches!(seen.state(), MessageState::Queued | MessageState::Released);
+    assert!(rests && seen.attempts == 0, "{seen:?}");
     fleet.assert_sound_so_far().await;
 }
 
