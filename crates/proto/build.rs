@@ -4,11 +4,12 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "mailfleet/v1/analytics.proto",
     "mailfleet/v1/delivery.proto",
     "mailfleet/v1/domain.proto",
     "mailfleet/v1/error.proto",
+    "mailfleet/v1/inbound.proto",
     "mailfleet/v1/mail.proto",
     "mailfleet/v1/queue.proto",
     "mailfleet/v1/suppression.proto",

@@ -121,16 +121,19 @@ impl House {
         life.spawn("sender", service.unwrap().run());
     }
 
-    pub(crate) async fn feedback(self, life: Lifecycle) -> SocketAddr {
+    pub(crate) async fn feedback(self, life: Lifecycle) -> (SocketAddr, Option<SocketAddr>) {
         let (store, _) = self.neighbours().await;
         let mut config = self.settings.feedback;
         config.spool.directory = self.journal.join("spool");
+        if let Some(inbound) = &mut config.inbound {
+            inbound.spool.directory = self.journal.join("mails");
+        }
         let tokens = press::token_keys(&Sealer::new(&MASTER_KEY));
         let (metrics, health) = (Metrics::new("feedback"), Health::new(life.clone()));
         let built = feedback::FeedbackService::build(config, store, tokens, &metrics, &health).await.unwrap();
-        let address = built.web_addr();
+        let addresses = (built.web_addr(), built.inbound_addr());
         built.run(&life);
-        address
+        addresses
     }
 
     pub(crate) async fn analytics(self, life: Lifecycle) {

@@ -297,8 +297,11 @@ impl Fleet {
             Kind::Sender => Member::start(name, tries, |life| house().sender(life)).await.0,
             Kind::Analytics => Member::start(name, tries, |life| house().analytics(life)).await.0,
             Kind::Feedback => {
-                let (member, address) = Member::start(name, tries, |life| house().feedback(life)).await;
-                self.settings.feedback.web.listen = address;
+                let (member, (web, inbound)) = Member::start(name, tries, |life| house().feedback(life)).await;
+                self.settings.feedback.web.listen = web;
+                if let (Some(config), Some(address)) = (&mut self.settings.feedback.inbound, inbound) {
+                    config.listen = address;
+                }
                 member
             }
         };

@@ -111,6 +111,11 @@ pub enum Command {
         #[command(subcommand)]
         command: WarmupCommand,
     },
+    /// The mails that came in: bounces, complaints, answers, reports
+    Inbound {
+        #[command(subcommand)]
+        command: InboundCommand,
+    },
     /// Where mail rests and moves: by slot, tenant and campaign
     Queue {
         /// Show it once instead of again and again on a terminal
@@ -222,6 +227,52 @@ pub enum WarmupCommand {
         #[arg(long, value_name = "SITE")]
         site: Option<String>,
     },
+}
+
+/// What is done with mails that came in.
+#[derive(Debug, Subcommand)]
+pub enum InboundCommand {
+    /// The last ones, with what has been made of them
+    List {
+        #[command(flatten)]
+        which: InboundArgs,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
+    /// One mail: who brought it, what it says, and with --raw the mail as it came
+    Show {
+        /// Its name
+        mail: String,
+        /// The mail as it came, and nothing else
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Read mails anew, by the rules of now; what they told before is not counted again
+    Replay {
+        /// Their names; without any, those that the options mean
+        #[arg(value_name = "MAIL", required_unless_present_any = ["message", "kind", "state", "since"])]
+        mails: Vec<String>,
+        #[command(flatten)]
+        which: InboundArgs,
+    },
+}
+
+/// Which mails.
+#[derive(Debug, Args)]
+pub struct InboundArgs {
+    /// About this message
+    #[arg(long, value_name = "ID")]
+    pub message: Option<String>,
+    /// Of this kind: bounce, delay, complaint, auto_reply, unsubscribe, dmarc_report, …
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// Where they stand: waiting, read, or dead (nothing could be made of them)
+    #[arg(long, value_name = "STATE", value_parser = ["waiting", "read", "dead"])]
+    pub state: Option<String>,
+    /// Received since then: a time such as 2030-01-31T08:00:00Z, or a span before now such as 2h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod fleet;
+mod inbound;
 mod manage;
 mod manual;
 mod messages;
@@ -79,6 +80,7 @@ async fn perform(command: Command, global: args::Global, out: Output) -> anyhow:
         }
         Command::Shaping { site, changes, .. } => shaping::show(&site, changes, &reach, out).await,
         Command::Warmup { command } => warmup::run(command, &reach, out).await,
+        Command::Inbound { command } => inbound::run(command, &reach, out).await,
         Command::Queue { once, every } => queue::run(once, Duration::from_secs(every), &reach, out).await,
         Command::Pause { what, reason } => queue::pause(&what, &reason, &reach, out).await,
         Command::Resume { what } => queue::resume(&what, &reach, out).await,

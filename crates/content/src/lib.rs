@@ -50,7 +50,6 @@ mod raw;
 mod source;
 mod tracker;
 mod validate;
-mod verp;
 mod version;
 mod vet;
 mod weave;
@@ -71,5 +70,5 @@ pub use prepared::{Envelope, Prepared, Preview, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
 pub use tracker::Tracker;
 pub use validate::validate_raw;
-pub use verp::{message_of_return_path, return_path};
+
 pub use version::{Built, Report, Rules, Translation, VersionSource};

@@ -12,11 +12,11 @@ use crate::tracker::{Addressee, Marks, Wish, unmarked};
 use crate::validate::{feedback_id, list_id};
 use crate::{
     Body, CompiledTemplate, ContentError, Finding, Limits, MailSource, RenderError, ReturnPath, SigningKey, Tracker,
-    Unsubscribe, overrides, verp,
+    Unsubscribe, overrides,
 };
 use bytes::Bytes;
 use domain::{
-    CampaignId, DomainName, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId, Token, TrackingChoice,
+    CampaignId, DomainName, EnvelopeSender, Lane, Mailbox, MessageId, Overrides, TenantId, Token, TrackingChoice, verp,
 };
 use minijinja::value::Value;
 use std::borrow::Cow;

@@ -6,7 +6,7 @@
 use crate::inspect::GMAIL_CLIPS_AT;
 use crate::links::{Spot, Spots, host_of};
 use domain::token::HONEYPOT_PLACE;
-use domain::{BaseUrl, DomainName, Lane, MessageId, Token, TokenKeys, TrackingChoice, TrackingSite};
+use domain::{BaseUrl, DomainName, Lane, MessageId, Token, TokenKeys, TrackingChoice, TrackingSite, verp};
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -82,6 +82,14 @@ impl Marks {
     pub(crate) fn leave(&self, message: MessageId) -> Option<String> {
         let base = self.base.as_ref()?;
         Some(format!("{base}/u/{}", self.keys().seal(&Token::Unsubscribe(message))))
+    }
+
+    /// The address at which he does so by mail, where the fleet has it taken in.
+    pub(crate) fn leave_by_mail(&self, message: MessageId, domain: &DomainName) -> Option<String> {
+        self.tracker.site.as_ref().filter(|site| site.mailto)?;
+        let mailbox = verp::unsubscribe_address(message, domain, self.keys())?;
+        // `+` stands for itself in a mailto address (RFC 6068, 5).
+        Some(format!("mailto:{mailbox}?subject=unsubscribe"))
     }
 
     /// Puts links and image into an HTML part.

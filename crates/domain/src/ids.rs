@@ -75,6 +75,8 @@ typed_ids! {
     ContentId,
     /// A DKIM key pair.
     DkimKeyId,
+    /// A mail that came in.
+    InboundId,
     /// A sending domain of a tenant.
     SendingDomainId,
     /// One message: one envelope recipient of one accepted call.

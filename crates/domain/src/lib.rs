@@ -31,6 +31,7 @@ pub mod tempo;
 pub mod text;
 pub mod throttle;
 pub mod token;
+pub mod verp;
 pub mod warmup;
 pub mod window;
 

@@ -30,6 +30,8 @@ const SHORT_MAC_LEN: usize = 8;
 const HEAD_LEN: usize = 19;
 /// What is signed for a return path: no token has this kind.
 const RETURN_KIND: u8 = 0;
+/// What is signed for an address to unsubscribe at by mail: no token has this kind, and no return path unsubscribes.
+const MAILTO_KIND: u8 = 5;
 
 /// What the holder of a token may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +131,27 @@ impl TokenKeys {
     /// What names the message in the local part of its return path: 50 hexadecimal digits, whatever becomes of their
     /// case on the way.
     pub fn seal_return(&self, message: MessageId) -> String {
+        self.seal_short(RETURN_KIND, message)
+    }
+
+    /// The message that a return path names; `None` when we have not written it.
+    pub fn open_return(&self, text: &str) -> Option<MessageId> {
+        self.open_short(RETURN_KIND, text)
+    }
+
+    /// What names the message in the local part of the address at which its recipient unsubscribes by mail, likewise.
+    pub fn seal_mailto(&self, message: MessageId) -> String {
+        self.seal_short(MAILTO_KIND, message)
+    }
+
+    /// The message that an address to unsubscribe at names; `None` when we have not written it.
+    pub fn open_mailto(&self, text: &str) -> Option<MessageId> {
+        self.open_short(MAILTO_KIND, text)
+    }
+
+    fn seal_short(&self, kind: u8, message: MessageId) -> String {
         let key = &self.keys[0];
-        let mac = key.mac(&head(RETURN_KIND, key, message)).finalize().into_bytes();
+        let mac = key.mac(&head(kind, key, message)).finalize().into_bytes();
         let mut text = String::with_capacity(50);
         for byte in message.as_uuid().as_bytes().iter().chain([&key.id]).chain(&mac[..SHORT_MAC_LEN]) {
             text.push(char::from_digit(u32::from(byte >> 4), 16).expect("four bits are a hexadecimal digit"));
@@ -139,8 +160,7 @@ impl TokenKeys {
         text
     }
 
-    /// The message that a return path names; `None` when we have not written it.
-    pub fn open_return(&self, text: &str) -> Option<MessageId> {
+    fn open_short(&self, kind: u8, text: &str) -> Option<MessageId> {
         let digits: Option<Vec<u8>> =
             text.bytes().map(|byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
         let digits = digits.filter(|digits| digits.len() == 2 * (16 + 1 + SHORT_MAC_LEN))?;
@@ -149,7 +169,7 @@ impl TokenKeys {
         let (id, mac) = rest.split_first()?;
         let message = MessageId::from_uuid(Uuid::from_bytes(*message));
         let mut of_id = self.keys.iter().filter(|key| key.id == *id);
-        of_id.any(|key| key.mac(&head(RETURN_KIND, key, message)).verify_truncated_left(mac).is_ok()).then_some(message)
+        of_id.any(|key| key.mac(&head(kind, key, message)).verify_truncated_left(mac).is_ok()).then_some(message)
     }
 
     /// Whether one of the keys with this id signed it. In constant time for each key.
@@ -231,6 +251,8 @@ mod tests {
             let other = char::from_digit((digit + 1) % 16, 16).unwrap();
             let forged = format!("{}{other}{}", &text[..at], &text[at + 1..]);
             prop_assert_eq!(keys().open_return(&forged), None);
+            prop_assert_eq!(keys().open_mailto(&text), None, "a return path unsubscribes nobody");
+            prop_assert_eq!(keys().open_mailto(&keys().seal_mailto(message)), Some(message));
             prop_assert_eq!(keys().open_return(&text[..48]), None);
         }
 

@@ -30,6 +30,10 @@ pub struct TrackingSite {
     /// Default false.
     #[serde(default)]
     pub honeypot: bool,
+    /// Whether `List-Unsubscribe` also names a mailbox below the return path's domain, which needs `[feedback.inbound]`
+    /// and that domain's MX record. Default false.
+    #[serde(default)]
+    pub mailto: bool,
     /// Base addresses of single sending domains, and of what lies below them; the longest domain that fits wins.
     /// Receivers trust links more that lead to the domain a mail comes from.
     #[serde(default)]
@@ -43,7 +47,7 @@ const fn yes() -> bool {
 impl TrackingSite {
     /// A site with one address for all domains, and the defaults.
     pub const fn new(base_url: BaseUrl) -> Self {
-        Self { base_url, opens: true, clicks: true, honeypot: false, domains: BTreeMap::new() }
+        Self { base_url, opens: true, clicks: true, honeypot: false, mailto: false, domains: BTreeMap::new() }
     }
 
     /// The address before the links of mail that this domain signs.

@@ -1,5 +1,6 @@
 //! The `[feedback]` section.
 
+use crate::inbound::InboundConfig;
 use serde::{Deserialize, Serialize};
 use service::{HttpConfig, SecretFile};
 use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -30,6 +31,8 @@ pub struct FeedbackConfig {
     pub spool: SpoolConfig,
     /// Whose posts are taken in, by a name that ends their address: `POST /webhooks/NAME`.
     pub webhooks: BTreeMap<String, WebhookConfig>,
+    /// Where mail comes in; absent: none does.
+    pub inbound: Option<InboundConfig>,
     /// Posts that are read at once; those beyond are told to come again before they are looked at. Default 16.
     pub webhooks_at_once: NonZeroU32,
 }
@@ -75,6 +78,7 @@ impl Default for FeedbackConfig {
             commit_within: Duration::from_secs(3),
             spool: SpoolConfig::default(),
             webhooks: BTreeMap::new(),
+            inbound: None,
             webhooks_at_once: const { NonZeroU32::new(16).expect("not zero") },
         }
     }

@@ -1,14 +1,15 @@
 //! The feedback service: listens to everything that answers a mail.
 //!
 //! [`web`] answers recipients' programs: images, links, unsubscriptions. What they did is judged by rules ([`hits`]) and
-//! committed in batches, or kept on disk while Postgres is away. [`report`] reads the mails that come back; [`webhook`]
-//! reads what providers post.
+//! committed in batches, or kept on disk while Postgres is away. [`inbound`] takes in the mails that come back, which
+//! [`report`] reads; [`webhook`] reads what providers post.
 //!
 //! # What is promised
 //! - An unsubscription is answered for once it is committed, or synced in the spool; nothing answered for is lost.
 //! - A link is followed whatever else is down. Opens and clicks that come while Postgres is away are kept on disk; what
 //!   waits when the process is killed, at most a second's worth, is not counted.
 //! - What comes twice is counted once.
+//! - A mail that comes in is taken once it is committed as it came, or synced in a spool.
 //! - A provider's post is answered for once it is committed; else the provider is told to come again.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -20,12 +21,14 @@ mod config;
 mod desk;
 mod hits;
 mod hooks;
+mod inbound;
 mod metrics;
 mod page;
 mod spool;
 mod web;
 
 pub use config::{FeedbackConfig, SpoolConfig, WebhookConfig};
+pub use inbound::{InboundConfig, InboundSpoolConfig, InboundTls};
 
 use desk::Desk;
 use domain::TokenKeys;
@@ -51,6 +54,17 @@ pub enum FeedbackError {
     /// The address for recipients cannot be bound.
     #[error("cannot serve recipients")]
     Web(#[from] HttpError),
+    /// The port for mail cannot be bound.
+    #[error("feedback.inbound.listen: cannot listen on {address}")]
+    Inbound {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The certificate for mail that comes in cannot be used.
+    #[error("feedback.inbound.tls")]
+    InboundTls(#[from] smtp::TlsSetupError),
     /// The spool cannot be used.
     #[error("cannot use the spool in {directory}")]
     Spool {
@@ -67,6 +81,7 @@ pub struct FeedbackService {
     server: HttpServer,
     intake: desk::Intake,
     desk: Desk,
+    gate: Option<inbound::Gate>,
 }
 
 /// What every part needs.
@@ -102,7 +117,11 @@ impl FeedbackService {
         let keeping = health.check("keeping");
         keeping.pass();
         let office = Arc::new(Office { config, store, tokens, metrics, keeping, hooks });
-        Ok(Self { office, server, intake, desk })
+        let gate = match office.config.inbound.clone() {
+            Some(config) => Some(inbound::Gate::build(config, Arc::clone(&office), health).await?),
+            None => None,
+        };
+        Ok(Self { office, server, intake, desk, gate })
     }
 
     /// Where recipients reach it.
@@ -110,12 +129,20 @@ impl FeedbackService {
         self.server.local_addr()
     }
 
+    /// Where mail comes in, if it does.
+    pub fn inbound_addr(&self) -> Option<SocketAddr> {
+        self.gate.as_ref().map(inbound::Gate::local_addr)
+    }
+
     /// Serves until the shutdown is requested; then answers what is under way and commits or spools it.
     pub fn run(self, life: &Lifecycle) {
-        let Self { office, server, intake, desk } = self;
+        let Self { office, server, intake, desk, gate } = self;
         let router = web::router(Arc::clone(&office), intake);
         // Ends when the last request has its answer, and with it the router.
         server.spawn("feedback.web", router, life);
         life.spawn_finite("feedback.desk", desk.run(office));
+        if let Some(gate) = gate {
+            gate.run(life);
+        }
     }
 }

@@ -20,6 +20,18 @@ pub(crate) struct OfPost {
     pub(crate) result: &'static str,
 }
 
+/// What became of a mail that came in.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct OfMail {
+    pub(crate) result: &'static str,
+}
+
+/// What a mail turned out to be.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct OfReport {
+    pub(crate) kind: String,
+}
+
 /// Figures of one process.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
@@ -31,6 +43,9 @@ pub(crate) struct Metrics {
     pub(crate) refused: Counter,
     pub(crate) posts: Family<OfPost, Counter>,
     pub(crate) spooled: Gauge,
+    pub(crate) mails: Family<OfMail, Counter>,
+    pub(crate) mails_read: Family<OfReport, Counter>,
+    pub(crate) mails_spooled: Gauge,
 }
 
 impl Metrics {
@@ -52,6 +67,17 @@ impl Metrics {
             "spool_bytes",
             "What waits on disk for Postgres; rising: Postgres is away",
             new.spooled.clone(),
+        );
+        registry.register("mails", "Mails and recipients that came in, by what became of them", new.mails.clone());
+        registry.register(
+            "mails_read",
+            "Mails that were read, by what they are; dead: nothing could be made of them",
+            new.mails_read.clone(),
+        );
+        registry.register(
+            "mails_spool_bytes",
+            "Mails that wait on disk for Postgres; rising: Postgres is away",
+            new.mails_spooled.clone(),
         );
         new
     }

@@ -30,6 +30,7 @@ mod dns;
 mod domains;
 mod gate;
 mod holds;
+mod inbound;
 mod intake;
 mod languages;
 mod launch;

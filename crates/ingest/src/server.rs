@@ -11,6 +11,7 @@ use crate::{
     domains::Domains,
     gate::{Gate, GateLayer},
     holds::Holds,
+    inbound::Inbound,
     intake::{Good, Intake},
     launch::{Launches, launcher},
     mail::Mail,
@@ -31,6 +32,7 @@ use proto::v1::{
     analytics_service_server::{self, AnalyticsServiceServer},
     delivery_service_server::{self, DeliveryServiceServer},
     domain_service_server::{self, DomainServiceServer},
+    inbound_service_server::{self, InboundServiceServer},
     mail_service_server::{self, MailServiceServer},
     queue_service_server::{self, QueueServiceServer},
     suppression_service_server::{self, SuppressionServiceServer},
@@ -48,12 +50,13 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Names under which health tells whether calls are served: the whole, as a probe asks, and each service.
-const READY_NAMES: [&str; 10] = [
+const READY_NAMES: [&str; 11] = [
     "",
     "readiness",
     analytics_service_server::SERVICE_NAME,
     delivery_service_server::SERVICE_NAME,
     domain_service_server::SERVICE_NAME,
+    inbound_service_server::SERVICE_NAME,
     mail_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
     suppression_service_server::SERVICE_NAME,
@@ -314,7 +317,8 @@ impl Ingest {
             .add_service(limited!(AnalyticsServiceServer, Analytics { store: store.clone() }))
             .add_service(limited!(TenantServiceServer, tenants))
             .add_service(limited!(QueueServiceServer, queues))
-            .add_service(limited!(DeliveryServiceServer, Delivery { store: store.clone() }));
+            .add_service(limited!(DeliveryServiceServer, Delivery { store: store.clone() }))
+            .add_service(limited!(InboundServiceServer, Inbound { store: store.clone() }));
         if self.config.reflection {
             let builder = || {
                 tonic_reflection::server::Builder::configure()

@@ -26,4 +26,4 @@ pub mod server;
 
 pub use body::wire_form;
 pub use reply::{Reply, ReplyLimits, Violation};
-pub use tls::{TlsContext, TlsSetupError};
+pub use tls::{TlsContext, TlsSetupError, server_tls};

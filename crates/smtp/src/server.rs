@@ -1,6 +1,6 @@
-//! Server sessions: the test sink today; submission and inbound bounces use the same engine.
+//! Server sessions: what takes bounces in, and the test sink.
 //!
-//! [`serve`] runs one session over any byte stream; whoever listens owns the socket and the accept loop.
+//! [`serve`] runs one session over any byte stream; [`Listener`] serves a port, within a [`Crowd`]'s bounds.
 //! The [`Handler`] of a session decides, the session keeps the protocol:
 //!
 //! * PIPELINING: the answers to a flight go out in one write, when there is no more to read.
@@ -17,9 +17,11 @@
 mod answer;
 mod command;
 mod config;
+mod listen;
 mod session;
 mod stream;
 
 pub use answer::{Answer, Then};
 pub use config::{Extensions, ServerConfig};
+pub use listen::{Crowd, Listener};
 pub use session::{Ended, Handler, Mail, Message, serve};

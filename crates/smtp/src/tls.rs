@@ -1,14 +1,14 @@
-//! TLS of the delivering side. Built once a process, shared by every connection.
+//! TLS of both sides. Built once a process, shared by every connection.
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{
-        CertificateDer, ServerName, UnixTime,
+        CertificateDer, PrivateKeyDer, ServerName, UnixTime,
         pem::{self, PemObject},
     },
 };
@@ -33,6 +33,14 @@ pub enum TlsSetupError {
         path: PathBuf,
         /// Why.
         source: pem::Error,
+    },
+    /// A certificate and a key do not go together, or cannot be used.
+    #[error("cannot use the certificate in {}", .path.display())]
+    Certificate {
+        /// Where the certificate is.
+        path: PathBuf,
+        /// Why.
+        source: Error,
     },
     /// The crypto provider supports no protocol version.
     #[error("cannot set up TLS")]
@@ -99,6 +107,28 @@ impl TlsContext {
             builder(&provider)?.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
         Ok(Self { verified: Arc::new(verified), opportunistic: Arc::new(opportunistic) })
     }
+}
+
+/// What a server shows: the chain in `certificate` and the key in `key` (PEM).
+///
+/// # Errors
+/// One of [`TlsSetupError`]'s.
+pub fn server_tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsSetupError> {
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsSetupError::File { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .map_err(wrong(certificate))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(wrong(certificate))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(wrong(key))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsSetupError::Provider)?;
+    let config = builder.with_no_client_auth().with_single_cert(chain, key);
+    Ok(Arc::new(config.map_err(|source| TlsSetupError::Certificate { path: certificate.to_owned(), source })?))
 }
 
 fn builder(

@@ -228,7 +228,11 @@ pub struct Correspondent {
 }
 
 /// Records what came back, within a transaction.
-async fn record_in(store: &Store, conn: &mut PgConnection, items: &[Feedback]) -> Result<RecordedFeedback, StoreError> {
+pub(crate) async fn record_in(
+    store: &Store,
+    conn: &mut PgConnection,
+    items: &[Feedback],
+) -> Result<RecordedFeedback, StoreError> {
     // Sorted for the locks, each key once.
     let mut keyed: BTreeMap<(MessageId, i16, u32), &Feedback> = BTreeMap::new();
     for item in items {

@@ -1,7 +1,7 @@
 //! Any text as an address: what is taken is fit for the wire and stays itself.
 #![no_main]
 
-use content::{message_of_return_path, return_path};
+use domain::verp::{message_of_return_path, return_path};
 use domain::{DomainName, Mailbox, MessageId, TokenKeys};
 use libfuzzer_sys::fuzz_target;
 

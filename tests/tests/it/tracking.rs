@@ -1,6 +1,6 @@
 //! What a receiver finds in a mail that feedback can be told by.
 
-use content::message_of_return_path;
+use domain::verp::message_of_return_path;
 use domain::{Lane, MessageId, Token, TrackingSite};
 use mail_auth::DkimResult;
 use mail_parser::MessageParser;

@@ -14,6 +14,8 @@ pub struct Parts<'a> {
     pub sink: SocketAddr,
     /// Where recipients reach feedback.
     pub web: SocketAddr,
+    /// Where mail comes in.
+    pub inbound: SocketAddr,
     /// Where feedback keeps what Postgres does not take.
     pub spool: &'a Path,
     /// The key that seals DKIM keys at rest.
@@ -56,6 +58,11 @@ pub fn text(parts: &Parts<'_>) -> String {
          web = {{ listen = {web} }}\n\
          spool = {{ directory = {spool} }}\n\
          \n\
+         # Bounces and answers to this fleet's mails: swaks --server {inbound_addr} --to <a return path>\n\
+         [feedback.inbound]\n\
+         listen = {inbound}\n\
+         spool = {{ directory = {mails} }}\n\
+         \n\
          # Everything goes to the sink on this machine, and nowhere else.\n\
          [sender]\n\
          name = \"local\"\n\
@@ -83,6 +90,9 @@ pub fn text(parts: &Parts<'_>) -> String {
         base_url = quoted(&format!("http://{}", parts.web)),
         web = quoted(&parts.web.to_string()),
         spool = path(parts.spool),
+        inbound_addr = parts.inbound,
+        inbound = quoted(&parts.inbound.to_string()),
+        mails = path(&parts.spool.join("mails")),
         sink_host = quoted(&parts.sink.ip().to_string()),
         sink_port = parts.sink.port(),
         journal = path(parts.journal),
@@ -101,6 +111,7 @@ mod tests {
             ingest: "127.0.0.1:3".parse().expect("is an address"),
             sink: "127.0.0.1:4".parse().expect("is an address"),
             web: "127.0.0.1:5".parse().expect("is an address"),
+            inbound: "127.0.0.1:6".parse().expect("is an address"),
             spool: Path::new("/spool"),
             master_key: Path::new("/a \"quoted\" folder/master.key"),
             journal: Path::new("/journal"),

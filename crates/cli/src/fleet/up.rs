@@ -37,6 +37,8 @@ const POLL: Duration = Duration::from_millis(100);
 const INGEST_PORT: u16 = 7025;
 /// Where recipients reach feedback, when the port is free: links in mails of an earlier start go on leading there.
 const WEB_PORT: u16 = 7080;
+/// Where bounces come in, when the port is free.
+const INBOUND_PORT: u16 = 7125;
 
 /// Which servers to use; `None`: a private one.
 #[derive(Clone, Debug, Default)]
@@ -215,6 +217,7 @@ async fn make(dir: &Path, neighbours: &Neighbours) -> anyhow::Result<(Vec<Member
     }
     let mut ports = Ports::default();
     let (ingest, sink, web) = (ports.preferably(INGEST_PORT)?, ports.any()?, ports.preferably(WEB_PORT)?);
+    let inbound = ports.preferably(INBOUND_PORT)?;
     let spool = dir.join("feedback-spool");
     let config = dir.join("mailfleet.toml");
     let parts = config::Parts {
@@ -223,6 +226,7 @@ async fn make(dir: &Path, neighbours: &Neighbours) -> anyhow::Result<(Vec<Member
         ingest,
         sink,
         web,
+        inbound,
         spool: &spool,
         master_key: &master_key,
         journal: &journal,

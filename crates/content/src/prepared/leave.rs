@@ -1,10 +1,10 @@
 //! Where a mail says to unsubscribe: in its templates and in its header.
 
 use super::{FEEDBACK_SENDER, Prepared, RenderRequest};
-use crate::RenderError;
 use crate::engine::{Part, scope, variables};
 use crate::header::Fields;
 use crate::validate::{https_url, mailto_url};
+use crate::{RenderError, ReturnPath};
 use minijinja::value::Value;
 
 /// What the templates of one mail see, and where it says to unsubscribe.
@@ -52,7 +52,15 @@ impl Prepared {
         let mut ways: Vec<String> =
             hosted.or(view.own_url.as_ref()).map(|url| format!("<{url}>")).into_iter().collect();
         let given = self.unsubscribe.as_ref();
-        if let Some(part) = given.and_then(|given| given.mailto.as_ref()) {
+        let own_mailto = given.and_then(|given| given.mailto.as_ref());
+        if own_mailto.is_none()
+            && hosted.is_some()
+            && let ReturnPath::PerMessage(domain) = &self.return_path
+            && let Some(mailto) = self.marks.as_ref().and_then(|marks| marks.leave_by_mail(request.message_id, domain))
+        {
+            ways.push(format!("<{mailto}>"));
+        }
+        if let Some(part) = own_mailto {
             let mailto = self.engine.render(part, &view.scope)?;
             let refused = |problem| RenderError::Header { field: "unsubscribe.mailto".to_owned(), problem };
             ways.push(format!("<{}>", mailto_url(&mailto).map_err(refused)?));

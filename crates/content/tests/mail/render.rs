@@ -2,11 +2,10 @@
 
 use crate::common::*;
 use bytes::Bytes;
-use domain::{EnvelopeSender, Lane};
+use domain::{EnvelopeSender, Lane, verp::message_of_return_path};
 use mail_parser::{MessageParser, MimeHeaders};
 use mailfleet_content::{
     Body, CompiledTemplate, FeedbackId, Limits, Prepared, RenderError, ReturnPath, TemplateSource, Unsubscribe,
-    message_of_return_path,
 };
 use serde_json::json;
 

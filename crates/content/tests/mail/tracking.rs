@@ -4,12 +4,13 @@ use crate::common::*;
 use crate::dkim::verify;
 use bytes::Bytes;
 use domain::token::{HONEYPOT_PLACE, LONGEST_LINK};
+use domain::verp::message_of_return_path;
 use domain::{Lane, Overrides, Token, TokenKeys, TrackingChoice, TrackingSite};
 use mail_auth::DkimResult;
 use mail_parser::MessageParser;
 use mailfleet_content::{
     Body, CompiledTemplate, Limits, MailSource, Prepared, RenderError, RenderRequest, Rendered, TemplateSource,
-    Tracker, Unsubscribe, VersionSource, message_of_return_path,
+    Tracker, Unsubscribe, VersionSource,
 };
 use proptest::prelude::*;
 use std::sync::Arc;

@@ -6,8 +6,8 @@ use domain::{EnvelopeSender, Mailbox};
 /// A command line that was understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    Ehlo,
-    Helo,
+    Ehlo(String),
+    Helo(String),
     Mail { sender: EnvelopeSender, size: Option<u64>, smtputf8: bool },
     Rcpt(Mailbox),
     Data,
@@ -32,17 +32,20 @@ impl Command {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let is = |known: &str| verb.eq_ignore_ascii_case(known);
         let alone = |command| if rest.trim().is_empty() { Ok(command) } else { Err(SYNTAX) };
-        let named = |command| if rest.trim().is_empty() { Err(SYNTAX) } else { Ok(command) };
+        let name = || match rest.trim() {
+            "" => Err(SYNTAX),
+            name => Ok(name.to_owned()),
+        };
         match () {
             () if is("MAIL") => mail(rest),
             () if is("RCPT") => rcpt(rest),
             () if is("DATA") => alone(Self::Data),
-            () if is("EHLO") => named(Self::Ehlo),
-            () if is("HELO") => named(Self::Helo),
+            () if is("EHLO") => Ok(Self::Ehlo(name()?)),
+            () if is("HELO") => Ok(Self::Helo(name()?)),
             () if is("RSET") => alone(Self::Rset),
             () if is("NOOP") => Ok(Self::Noop),
             () if is("QUIT") => alone(Self::Quit),
-            () if is("VRFY") => named(Self::Vrfy),
+            () if is("VRFY") => name().map(|_| Self::Vrfy),
             () if is("STARTTLS") => alone(Self::StartTls),
             () => Err(Answer::new(500, "5.5.1 command not known")),
         }

@@ -58,6 +58,9 @@ pub trait Handler: Send {
         async { greeting }
     }
 
+    /// What the client calls itself, in `EHLO` or `HELO`: any text.
+    fn hello(&mut self, _name: &str) {}
+
     /// `MAIL`: may this sender send?
     fn mail(&mut self, _mail: &Mail) -> impl Future<Output = Answer> + Send {
         async { Answer::new(250, "2.1.0 sender ok") }
@@ -165,13 +168,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<'_, S> {
             Command::Mail { sender, size, smtputf8 } => self.on_mail(Mail { sender, size, smtputf8 }, handler).await,
             Command::Rcpt(recipient) => self.on_rcpt(recipient, handler).await,
             Command::Data => self.on_data(handler).await,
-            Command::Ehlo => {
+            Command::Ehlo(name) => {
+                handler.hello(&name);
                 self.clear();
                 self.greeted = true;
                 self.offer();
                 Ok(())
             }
-            Command::Helo => {
+            Command::Helo(name) => {
+                handler.hello(&name);
                 self.clear();
                 self.greeted = true;
                 self.answer(Answer::owned(250, self.config.hostname.clone()))

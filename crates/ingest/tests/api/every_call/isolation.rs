@@ -4,6 +4,9 @@ use super::*;
 use prost::Message;
 use proto::v1::{QueueSelector, SuppressionScope, preview_template_request::What};
 
+/// A name that nothing has.
+const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
+
 /// What a tenant's key gets for what is another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gets {
@@ -253,6 +256,16 @@ pub(super) fn rows(own: &Things) -> BTreeMap<&'static str, Row> {
             row(Admin, v1::RemoveWarmupRequest { route: "mine".to_owned(), site: String::new() }, forbidden),
         ),
         ("DeliveryService.ListWarmups", row(Admin, v1::ListWarmupsRequest {}, forbidden)),
+        ("InboundService.ListInbound", row(Admin, v1::ListInboundRequest::default(), forbidden)),
+        ("InboundService.GetInbound", row(Admin, v1::GetInboundRequest { inbound_id: UNKNOWN.to_owned() }, forbidden)),
+        (
+            "InboundService.ReplayInbound",
+            row(
+                Admin,
+                v1::ReplayInboundRequest { inbound_ids: vec![UNKNOWN.to_owned()], ..Default::default() },
+                forbidden,
+            ),
+        ),
         ("TenantService.CreateTenant", row(Admin, v1::CreateTenantRequest { name: "mine".to_owned() }, forbidden)),
         ("TenantService.ListTenants", row(Admin, v1::ListTenantsRequest::default(), forbidden)),
         ("TenantService.GetTenant", row(Admin, v1::GetTenantRequest { tenant: own.tenant.clone() }, forbidden)),

@@ -1,10 +1,12 @@
-//! Return paths that name their message.
+//! Addresses that name their message: its return path, and where its recipient unsubscribes by mail.
 
-use domain::{DomainName, Mailbox, MessageId, TokenKeys};
+use crate::{DomainName, Mailbox, MessageId, TokenKeys};
 use std::str::FromStr;
 
 /// What the local part of a return path starts with.
 const PREFIX: &str = "bounce+";
+/// What the local part of an address to unsubscribe at starts with.
+const MAILTO_PREFIX: &str = "unsubscribe+";
 
 /// The envelope sender of `message` under `domain`: `bounce+<50 hexadecimal digits>@domain`, signed. Without keys it
 /// is `bounce+<32 hexadecimal digits>@domain`, which anybody can write.
@@ -27,6 +29,16 @@ pub fn message_of_return_path(mailbox: &Mailbox, keys: Option<&TokenKeys>) -> Op
     }
 }
 
+/// Where the recipient of `message` unsubscribes by mail: `unsubscribe+<50 hexadecimal digits>@domain`, signed.
+pub fn unsubscribe_address(message: MessageId, domain: &DomainName, keys: &TokenKeys) -> Option<Mailbox> {
+    Mailbox::from_str(&format!("{MAILTO_PREFIX}{}@{}", keys.seal_mailto(message), domain.as_str())).ok()
+}
+
+/// The message whose recipient unsubscribes by a mail to this address; `None` when the keys have not signed it.
+pub fn message_of_unsubscribe_address(mailbox: &Mailbox, keys: &TokenKeys) -> Option<MessageId> {
+    keys.open_mailto(mailbox.local().to_ascii_lowercase().strip_prefix(MAILTO_PREFIX)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,13 +55,17 @@ mod tests {
         ) {
             let message: MessageId = format!("{id:032x}").parse().unwrap();
             let domain: DomainName = domain.parse().unwrap();
-            let keys = signed.then(keys);
-            let path = return_path(message, &domain, keys.as_ref()).unwrap();
-            prop_assert_eq!(path.domain(), domain);
+            let used = signed.then(keys);
+            let path = return_path(message, &domain, used.as_ref()).unwrap();
+            prop_assert_eq!(&path.domain(), &domain);
             prop_assert!(path.as_str().is_ascii() && !path.needs_smtputf8());
             let shouted: Mailbox = path.as_str().to_uppercase().parse().unwrap();
-            let named = [&path, &shouted].map(|path| message_of_return_path(path, keys.as_ref()));
+            let named = [&path, &shouted].map(|path| message_of_return_path(path, used.as_ref()));
             prop_assert_eq!(named, [Some(message); 2]);
+            let leave = unsubscribe_address(message, &domain, &keys()).unwrap();
+            prop_assert_eq!(message_of_unsubscribe_address(&leave, &keys()), Some(message));
+            prop_assert_eq!(message_of_unsubscribe_address(&path, &keys()), None);
+            prop_assert_eq!(message_of_return_path(&leave, Some(&keys())), None);
         }
 
         #[test]
