@@ -1,4 +1,7 @@
-//! `classify`: what the rules make of a reply, of a file of them, and of those that the log keeps.
+//! `classify`: what the rules make of a reply, of a file of them, of a mail that came back, and of the replies that the
+//! log keeps.
+
+mod mails;
 
 use crate::{
     exit::{Exit, Failure},
@@ -19,6 +22,8 @@ use store::StoredReply;
 
 /// Octets of a file or of the standard input.
 const MAX_INPUT: u64 = 256 * 1024 * 1024;
+/// Folders within folders.
+const MAX_DEPTH: usize = 16;
 /// Entries of the log looked at at once.
 const WINDOW: u32 = 20_000;
 /// Kinds of unknown words that are told apart.
@@ -26,7 +31,8 @@ const MAX_KINDS: usize = 50_000;
 
 #[derive(Debug, Args)]
 pub struct ClassifyArgs {
-    /// Replies, such as "550 5.1.1 User unknown", or files with a reply a line; - is the standard input
+    /// Replies, such as "550 5.1.1 User unknown"; files with a reply a line; mails that came back (.eml), mailboxes of them
+    /// (mbox), or folders of either; - is the standard input
     #[arg(value_name = "REPLY|FILE", required_unless_present = "stored", conflicts_with = "stored")]
     inputs: Vec<String>,
     /// After which command they came: greeting, hello, start_tls, auth, mail_from, rcpt_to, data or dot
@@ -63,6 +69,7 @@ pub async fn run(args: ClassifyArgs, reach: &Reach, out: Output) -> anyhow::Resu
     if args.stored {
         return replay(&args, &rules, reach, out).await;
     }
+    let reader = feedback::report::Reader::new(rules.clone(), feedback::report::Limits::default());
     let mut exit = Exit::Ok;
     for input in &args.inputs {
         // A file would hardly be called so; `./` before its name helps where it is.
@@ -70,8 +77,25 @@ pub async fn run(args: ClassifyArgs, reach: &Reach, out: Output) -> anyhow::Resu
             out.line(&judged(&rules, args.stage, None, input).to_string());
             continue;
         }
-        for (line, reply) in replies(&content(input)?) {
-            let told = judged(&rules, args.stage, Some((input, line)), &reply);
+        let mut contents = Vec::new();
+        for file in files(input)? {
+            let content = content(&file)?;
+            if is_mail(&content) {
+                for (number, mail) in mails::split(&content).enumerate() {
+                    let told = mails::told(&reader, &file, number, &mail);
+                    if told.iter().any(|line| line["kind"] == "error") {
+                        exit = Exit::Finding;
+                    }
+                    told.iter().for_each(|line| out.line(&line.to_string()));
+                }
+            } else {
+                contents.push((file, String::from_utf8_lossy(&content).into_owned()));
+            }
+        }
+        let all =
+            contents.iter().flat_map(|(file, content)| replies(content).into_iter().map(move |reply| (file, reply)));
+        for (file, (line, reply)) in all {
+            let told = judged(&rules, args.stage, Some((file, line)), &reply);
             if told["kind"] != "reply" {
                 exit = Exit::Finding;
             }
@@ -81,7 +105,29 @@ pub async fn run(args: ClassifyArgs, reach: &Reach, out: Output) -> anyhow::Resu
     Ok(exit)
 }
 
-fn content(file: &str) -> anyhow::Result<String> {
+/// A file, or those in a folder and the folders in it, by name.
+fn files(input: &str) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![(PathBuf::from(input), 0)];
+    if !folders[0].0.is_dir() {
+        return Ok(vec![input.to_owned()]);
+    }
+    while let Some((folder, depth)) = folders.pop() {
+        let unreadable = |error| Failure::usage(format!("cannot read the folder {}: {error}", folder.display()));
+        for entry in fs::read_dir(&folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if path.is_dir() && depth < MAX_DEPTH {
+                folders.push((path, depth + 1));
+            } else if path.is_file() {
+                found.push(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn content(file: &str) -> anyhow::Result<Vec<u8>> {
     let read = || {
         let mut content = Vec::new();
         let source: Box<dyn Read> =
@@ -97,16 +143,13 @@ fn content(file: &str) -> anyhow::Result<String> {
     if content.len() as u64 > MAX_INPUT {
         return Err(Failure::usage(format!("{file} is larger than 256 MiB; cut it")));
     }
-    let content = String::from_utf8_lossy(&content).into_owned();
-    if is_mail(&content) {
-        return Err(Failure::usage(format!("{file} is a mail; give the replies alone, one a line")));
-    }
     Ok(content)
 }
 
 /// Whether a text begins as a mail or a mailbox does (RFC 5322, RFC 4155), and not with a reply.
-fn is_mail(content: &str) -> bool {
-    let first = content.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+fn is_mail(content: &[u8]) -> bool {
+    let first = content.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let first = String::from_utf8_lossy(&first[..first.len().min(1_000)]).into_owned();
     let name = first.split_once(':').map_or("", |(name, _)| name);
     first.starts_with("From ")
         || (name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -331,7 +374,7 @@ mod tests {
             ("user unknown: gone", false),
             ("", false),
         ] {
-            assert_eq!(is_mail(content), expected, "{content}");
+            assert_eq!(is_mail(content.as_bytes()), expected, "{content}");
         }
     }
 

@@ -25,6 +25,7 @@ mod verify;
 mod window;
 
 pub use credential::{Credential, CredentialError};
+pub(crate) use event::bounce_of;
 pub use event::{
     Batch, Bounce, Event, EventError, Kind, ListScope, MachineFlag, Provider, ProviderError, ReadError, Suppression,
     Unreadable,

@@ -124,7 +124,7 @@ pub enum Bounce {
 }
 
 /// What a final failure of this class says about the recipient; `for_good` tells whether its status is a permanent one.
-pub(super) const fn bounce_of(class: BounceClass, for_good: bool) -> Bounce {
+pub(crate) const fn bounce_of(class: BounceClass, for_good: bool) -> Bounce {
     match class {
         BounceClass::InvalidRecipient | BounceClass::InactiveMailbox | BounceClass::BadDomain => {
             if for_good {
