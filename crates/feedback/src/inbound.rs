@@ -12,13 +12,17 @@ mod spool;
 
 pub use config::{InboundConfig, InboundSpoolConfig, InboundTls};
 
-use crate::{FeedbackError, Office};
+use crate::{
+    FeedbackError, Office,
+    report::{Limits, Reader},
+};
 use desk::{Desk, Intake};
+use domain::Ruleset;
 use service::{Check, Health, Lifecycle};
 use session::Session;
 use smtp::server::{Crowd, Listener, ServerConfig};
 use spool::MailSpool;
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::sync::{Notify, Semaphore};
 
 /// What every part needs.
@@ -27,10 +31,19 @@ pub(crate) struct Inbound {
     pub(crate) office: Arc<Office>,
     /// Places for bodies that come in.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Reads them.
+    pub(crate) reader: Reader,
     /// Rung when mails have been committed.
     pub(crate) bell: Notify,
     /// Whether what comes in can be kept.
     pub(crate) keeping: Check,
+}
+
+/// Rules of an operator's own for what receivers say, before those that are built in.
+fn own_rules(path: &Path) -> Result<Ruleset, FeedbackError> {
+    let wrong = |text: String| FeedbackError::Rules { path: path.to_owned(), text };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    Ruleset::parse_own(&text).map_err(|error| wrong(error.to_string()))
 }
 
 /// A bound port, ready to take mail in.
@@ -73,7 +86,9 @@ impl Gate {
         let keeping = health.check("keeping_mail");
         keeping.pass();
         let bodies = Arc::new(Semaphore::new(config.max_bodies.get().min(Semaphore::MAX_PERMITS)));
-        let inbound = Arc::new(Inbound { config, office, bodies, bell: Notify::new(), keeping });
+        let rules = config.reply_rules.as_deref().map_or_else(|| Ok(Ruleset::builtin().clone()), own_rules)?;
+        let reader = Reader::new(rules, Limits { octets: config.max_octets.get(), ..Limits::default() });
+        let inbound = Arc::new(Inbound { config, office, bodies, reader, bell: Notify::new(), keeping });
         Ok(Self { inbound, listener, intake, desk })
     }
 

@@ -62,6 +62,14 @@ pub enum FeedbackError {
         /// Why.
         source: std::io::Error,
     },
+    /// The rules for what receivers say do not hold.
+    #[error("feedback.inbound.reply_rules: {}: {text}", .path.display())]
+    Rules {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        text: String,
+    },
     /// The certificate for mail that comes in cannot be used.
     #[error("feedback.inbound.tls")]
     InboundTls(#[from] smtp::TlsSetupError),

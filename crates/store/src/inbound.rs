@@ -12,7 +12,8 @@ use crate::{
 use chrono::{DateTime, Utc};
 use domain::{InboundId, MessageId};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use sqlx::PgConnection;
+use std::{net::IpAddr, time::Duration};
 use uuid::Uuid;
 
 /// Most mails removed or read anew by one statement.
@@ -131,6 +132,77 @@ pub struct InboundOutcome {
     pub is_dead: bool,
     /// What it tells about messages.
     pub feedback: Vec<Feedback>,
+    /// What it tells about a domain's mail.
+    pub dmarc: Option<NewDmarcReport>,
+    /// What it tells about TLS to a domain.
+    pub tls: Vec<NewTlsReport>,
+}
+
+/// A report of what became of a domain's mail.
+#[derive(Clone, Debug)]
+pub struct NewDmarcReport {
+    /// Who reports.
+    pub org: String,
+    /// Names it among his reports.
+    pub report_id: String,
+    /// The domain.
+    pub domain: String,
+    /// From when.
+    pub begins: DateTime<Utc>,
+    /// Until when.
+    pub ends: DateTime<Utc>,
+    /// The policy that he found.
+    pub policy: String,
+    /// The same for domains below.
+    pub subdomain_policy: String,
+    /// Rows that are not kept.
+    pub left_out: u32,
+    /// The others.
+    pub rows: Vec<NewDmarcRow>,
+}
+
+/// Mails of one kind from one address.
+#[derive(Clone, Debug)]
+pub struct NewDmarcRow {
+    /// The address.
+    pub source: Option<IpAddr>,
+    /// How many.
+    pub count: u32,
+    /// What was done with them.
+    pub disposition: String,
+    /// Whether an aligned signature held.
+    pub dkim: bool,
+    /// Whether aligned SPF held.
+    pub spf: bool,
+    /// The domain in `From`.
+    pub header_from: String,
+    /// The domain of the envelope sender.
+    pub envelope_from: String,
+    /// The single results and reasons.
+    pub details: serde_json::Value,
+}
+
+/// A report of how TLS went under one policy.
+#[derive(Clone, Debug)]
+pub struct NewTlsReport {
+    /// Who reports.
+    pub org: String,
+    /// Names it among his reports.
+    pub report_id: String,
+    /// The domain.
+    pub domain: String,
+    /// The kind of policy.
+    pub policy: String,
+    /// From when.
+    pub begins: DateTime<Utc>,
+    /// Until when.
+    pub ends: DateTime<Utc>,
+    /// Sessions that went well.
+    pub successes: u32,
+    /// Sessions that did not.
+    pub failures: u32,
+    /// Why.
+    pub reasons: Vec<String>,
 }
 
 /// Which mails are looked for; what is absent does not matter.
@@ -253,6 +325,14 @@ impl Store {
             )
             .execute(&mut *conn)
             .await?;
+            for outcome in &sorted {
+                if let Some(report) = &outcome.dmarc {
+                    insert_dmarc(conn, outcome.id, report).await?;
+                }
+                for report in &outcome.tls {
+                    insert_tls(conn, outcome.id, report).await?;
+                }
+            }
             record_in(self, conn, &items).await?
         })
     }
@@ -368,6 +448,73 @@ impl Store {
         })?;
         Ok(done.rows_affected())
     }
+}
+
+async fn insert_dmarc(conn: &mut PgConnection, mail: InboundId, report: &NewDmarcReport) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "insert into mailfleet.dmarc_reports
+             (org, report_id, domain, begins, ends, policy, subdomain_policy, left_out, inbound_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing",
+        report.org,
+        report.report_id,
+        report.domain,
+        report.begins,
+        report.ends,
+        report.policy,
+        report.subdomain_policy,
+        i32::try_from(report.left_out).unwrap_or(i32::MAX),
+        mail.as_uuid(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(());
+    }
+    let rows = &report.rows;
+    sqlx::query!(
+        r#"insert into mailfleet.dmarc_rows
+               (org, report_id, domain, ordinal, source, count, disposition, dkim, spf, header_from, envelope_from, details)
+           select $1, $2, $3, g.ordinal::integer, g.source::inet, g.count, g.disposition, g.dkim, g.spf, g.header_from,
+                  g.envelope_from, g.details
+           from unnest($4::text[], $5::bigint[], $6::text[], $7::boolean[], $8::boolean[], $9::text[], $10::text[],
+                       $11::jsonb[])
+               with ordinality as g(source, count, disposition, dkim, spf, header_from, envelope_from, details, ordinal)"#,
+        report.org,
+        report.report_id,
+        report.domain,
+        &rows.iter().map(|row| row.source.map(|source| source.to_string())).collect::<Vec<_>>() as &[Option<String>],
+        &rows.iter().map(|row| i64::from(row.count)).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.disposition.as_str()).collect::<Vec<_>>() as &[&str],
+        &rows.iter().map(|row| row.dkim).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.spf).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.header_from.as_str()).collect::<Vec<_>>() as &[&str],
+        &rows.iter().map(|row| row.envelope_from.as_str()).collect::<Vec<_>>() as &[&str],
+        &rows.iter().map(|row| row.details.clone()).collect::<Vec<_>>(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    Ok(())
+}
+
+async fn insert_tls(conn: &mut PgConnection, mail: InboundId, report: &NewTlsReport) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into mailfleet.tls_reports
+             (org, report_id, domain, policy, begins, ends, successes, failures, reasons, inbound_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
+        report.org,
+        report.report_id,
+        report.domain,
+        report.policy,
+        report.begins,
+        report.ends,
+        i64::from(report.successes),
+        i64::from(report.failures),
+        &report.reasons,
+        mail.as_uuid(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    Ok(())
 }
 
 struct Row {

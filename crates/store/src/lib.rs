@@ -56,7 +56,10 @@ pub use domain_keys::{DomainKey, KeyState};
 pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
 pub use error::StoreError;
 pub use feedback::{Correspondent, Effect, Engagement, Feedback, RecordedFeedback};
-pub use inbound::{Door, DueInbound, InboundEntry, InboundFilter, InboundMail, InboundOutcome, InboundState};
+pub use inbound::{
+    Door, DueInbound, InboundEntry, InboundFilter, InboundMail, InboundOutcome, InboundState, NewDmarcReport,
+    NewDmarcRow, NewTlsReport,
+};
 pub use keeper::{KeptLease, LeaseKeeper, LeaseTerms};
 pub use leases::{Lease, LeaseHolder};
 pub use listing::{ListFilter, ListPosition, Listed};

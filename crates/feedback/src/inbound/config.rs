@@ -49,6 +49,9 @@ pub struct InboundConfig {
     pub grace: Duration,
     /// What is kept on disk while Postgres is away.
     pub spool: InboundSpoolConfig,
+    /// Your own rules for what receivers say, which come before those that are built in: the file that
+    /// `[sender] reply_rules` names. Default none.
+    pub reply_rules: Option<PathBuf>,
     /// Mails read at once by one process. Default 50.
     pub batch: NonZeroU32,
     /// How long after the last look mails that others have taken in are looked for. Default 1 s.
@@ -108,6 +111,7 @@ impl Default for InboundConfig {
             session: Duration::from_secs(900),
             grace: Duration::from_secs(5),
             spool: InboundSpoolConfig::default(),
+            reply_rules: None,
             batch: const { NonZeroU32::new(50).expect("not zero") },
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(60),
