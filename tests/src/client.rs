@@ -7,8 +7,8 @@ use crate::{
 use domain::MessageId;
 use proto::v1::{
     self, KeyScope, MessageState, delivery_service_client::DeliveryServiceClient,
-    domain_service_client::DomainServiceClient, mail_service_client::MailServiceClient,
-    queue_service_client::QueueServiceClient, recipient_result::Outcome,
+    domain_service_client::DomainServiceClient, inbound_service_client::InboundServiceClient,
+    mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient, recipient_result::Outcome,
     suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
     tenant_service_client::TenantServiceClient,
 };
@@ -105,6 +105,11 @@ impl Fleet {
     /// The queue service with the key that administers the fleet.
     pub fn all_queues(&self) -> QueueServiceClient<Line> {
         QueueServiceClient::new(self.line(&self.admin))
+    }
+
+    /// The service for mail that came in, with the key that administers the fleet.
+    pub fn inbound(&self) -> InboundServiceClient<Line> {
+        InboundServiceClient::new(self.line(&self.admin)).max_decoding_message_size(MAX_REQUEST)
     }
 
     /// The delivery service with the key that administers the fleet.

@@ -20,7 +20,10 @@ use desk::{Desk, Intake};
 use domain::Ruleset;
 use service::{Check, Health, Lifecycle};
 use session::Session;
-use smtp::server::{Crowd, Listener, ServerConfig};
+use smtp::{
+    client::HeloName,
+    server::{Crowd, Listener, ServerConfig},
+};
 use spool::MailSpool;
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::sync::{Notify, Semaphore};
@@ -61,6 +64,7 @@ impl Gate {
         office: Arc<Office>,
         health: &Health,
     ) -> Result<Self, FeedbackError> {
+        let name: HeloName = config.hostname.parse().map_err(FeedbackError::Hostname)?;
         let tls = match &config.tls {
             Some(tls) => Some(smtp::server_tls(&tls.certificate_file, tls.key_file.path())?),
             None => None,
@@ -71,7 +75,7 @@ impl Gate {
             idle: config.idle,
             session: config.session,
             tls,
-            ..ServerConfig::new(config.hostname.as_str())
+            ..ServerConfig::new(name.as_str())
         };
         let crowd =
             Crowd { sessions: config.max_sessions, per_address: config.max_sessions_per_address, grace: config.grace };

@@ -62,6 +62,9 @@ pub enum FeedbackError {
         /// Why.
         source: std::io::Error,
     },
+    /// It would call itself by what is no name.
+    #[error("feedback.inbound.hostname")]
+    Hostname(#[source] smtp::client::HeloNameError),
     /// The rules for what receivers say do not hold.
     #[error("feedback.inbound.reply_rules: {}: {text}", .path.display())]
     Rules {

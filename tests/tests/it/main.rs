@@ -15,6 +15,7 @@ mod feedback;
 mod half_open;
 mod holding;
 mod http_routes;
+mod inbound;
 mod injected;
 mod kill;
 mod labels;
