@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest time between two looks when nothing happens.
 const TICK: Duration = Duration::from_millis(250);
+/// How often is looked at what has come back by itself.
+const ADAPT_EVERY: Duration = Duration::from_millis(100);
 /// Pause before another try while Postgres does not answer.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -64,6 +66,8 @@ pub(crate) struct Desk {
     /// Claimed letters that come back from their line to take another route.
     strays: mpsc::UnboundedReceiver<Claimed>,
     last_claim: Instant,
+    /// When it was last looked at what has come back.
+    adapted: Instant,
     /// The claim of bulk letters that is under way: transactional ones do not wait for its answer.
     bulk_claim: Option<oneshot::Receiver<Answered>>,
     /// Where the last gathering began, so that another site comes first next time.
@@ -85,6 +89,7 @@ impl Desk {
             bell: Bell { freed: Arc::new(Notify::new()), strays: sender },
             strays,
             last_claim: Instant::now(),
+            adapted: Instant::now(),
             bulk_claim: None,
             turns: [0, 0],
         }
@@ -253,6 +258,10 @@ impl Desk {
     /// Takes in what has come back by itself, and what operators have lifted.
     fn adapt(&mut self) {
         let now = Instant::now();
+        if now.duration_since(self.adapted) < ADAPT_EVERY {
+            return;
+        }
+        self.adapted = now;
         let (last, lifts) = self.office.tempos.lifts(self.lifts);
         self.lifts = last;
         for lift in &lifts {
@@ -270,6 +279,10 @@ impl Desk {
     /// Puts mail back to rest whose tenant or campaign a site does not want now, and what would have to wait for long
     /// while its route is warmed up.
     async fn hold_back(&mut self) {
+        // As nearly always: thousands of sites are not looked at for nothing.
+        if self.office.warmups.are_none() && !self.ear.has_suspended_any() {
+            return;
+        }
         let now = Instant::now();
         let hold = self.office.config.desk.hold;
         let mut parked = Vec::new();

@@ -177,7 +177,12 @@ impl Ear {
         self.office.tempos.tell(place, rule, Some(heard), change, Some(state));
     }
 
-    /// The sites at which somebody's mail is held back.
+    /// Whether any site wants somebody's mail not now.
+    pub(crate) fn has_suspended_any(&self) -> bool {
+        !lock(&self.suspended).is_empty()
+    }
+
+    /// Whether a site wants somebody's mail not now.
     pub(crate) fn has_suspended(&self, site: &SiteId) -> bool {
         lock(&self.suspended).contains_key(site)
     }

@@ -86,6 +86,11 @@ impl Warmups {
         budget.left.checked_sub(1).map(|left| budget.left = left).is_some()
     }
 
+    /// Whether no route is warmed up.
+    pub(crate) fn are_none(&self) -> bool {
+        self.state().plans.is_empty()
+    }
+
     /// How a route stands at a site. One that was not asked for a permit of late is taken to have some.
     pub(crate) fn standing(&self, route: RouteId, site: &SiteId, now: Instant) -> Standing {
         let mut state = self.state();
