@@ -2,6 +2,7 @@
 # Installs Postfix, OpenDKIM and openssl with the system's package manager when they are missing, for the benchmark
 # to measure beside mailfleet. No system service is started, and no configuration of the machine is changed: the
 # benchmark runs private instances. Where they cannot be had, it says so and ends well: the peers are then skipped.
+# With arguments, those programs alone.
 set -eu
 
 has() {
@@ -9,7 +10,7 @@ has() {
 }
 
 missing=
-for program in postfix opendkim openssl; do
+for program in ${*:-postfix opendkim openssl}; do
     has "$program" || missing="${missing:+$missing }$program"
 done
 [ -n "$missing" ] || exit 0

@@ -14,7 +14,7 @@ use tokio::{
 const REPORTS: &str = "fbl@reports.example.com";
 
 /// A fleet that takes mail in, and where it does.
-async fn start() -> (Fleet, SocketAddr) {
+pub(crate) async fn start() -> (Fleet, SocketAddr) {
     let mut fleet = prepared().await;
     fleet.launch_feedback().await;
     let at = fleet.settings.feedback.inbound.as_ref().unwrap().listen;
@@ -42,10 +42,10 @@ async fn prepared() -> Fleet {
 }
 
 /// A client that says what it is told to, and hears the answers.
-struct Client(BufReader<TcpStream>);
+pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
-    async fn connect(at: SocketAddr) -> Self {
+    pub(crate) async fn connect(at: SocketAddr) -> Self {
         let mut client = Self(BufReader::new(TcpStream::connect(at).await.unwrap()));
         assert!(client.answer().await.starts_with("220 "));
         assert!(client.say("EHLO mx.receiver.test").await.starts_with("250"));
@@ -69,7 +69,7 @@ impl Client {
     }
 
     /// Brings a mail; the answer to the dot, or to whatever was refused before.
-    async fn bring(&mut self, from: &str, to: &str, body: &str) -> String {
+    pub(crate) async fn bring(&mut self, from: &str, to: &str, body: &str) -> String {
         for line in [format!("MAIL FROM:<{from}>"), format!("RCPT TO:<{to}>"), "DATA".to_owned()] {
             let answer = self.say(&line).await;
             if !answer.starts_with(['2', '3']) {
@@ -85,7 +85,7 @@ async fn bring(at: SocketAddr, to: &str, body: &str) -> String {
 }
 
 /// Sends a bulk mail; its id and its return path.
-async fn delivered(fleet: &Fleet, to: &str) -> (MessageId, String) {
+pub(crate) async fn delivered(fleet: &Fleet, to: &str) -> (MessageId, String) {
     let id = fleet.submit(mail().lane(Lane::Bulk).to(to)).await;
     assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
     let seen = fleet.sink.mails_to(to).pop().unwrap();
@@ -116,7 +116,7 @@ fn complaint(token: &str) -> String {
     )
 }
 
-async fn events(fleet: &Fleet, id: MessageId, event: &str) -> Vec<v1::MessageEvent> {
+pub(crate) async fn events(fleet: &Fleet, id: MessageId, event: &str) -> Vec<v1::MessageEvent> {
     fleet.get(id).await.timeline.into_iter().filter(|one| one.event == event).collect()
 }
 

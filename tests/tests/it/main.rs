@@ -20,6 +20,7 @@ mod injected;
 mod kill;
 mod labels;
 mod model;
+mod mta;
 mod neighbours;
 mod pools;
 mod rotation;
