@@ -174,7 +174,7 @@ fn better(of_report: Option<EnhancedStatus>, of_reply: Option<EnhancedStatus>) -
 pub(super) fn reply_in(text: &str) -> Option<SmtpReply> {
     let mut last: Option<SmtpReply> = None;
     let bytes = text.as_bytes();
-    for (at, _) in text.match_indices(|c: char| c == '4' || c == '5').take(200) {
+    for (at, _) in text.match_indices(['4', '5']).take(2_000) {
         let starts = at == 0 || !(bytes[at - 1].is_ascii_alphanumeric() || b".-_@/+".contains(&bytes[at - 1]));
         let digits = bytes.get(at..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
         let ends = match bytes.get(at + 3) {

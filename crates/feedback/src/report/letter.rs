@@ -2,7 +2,6 @@
 
 use super::{Limits, Returned, fields::Fields};
 use mail_parser::{HeaderValue, Message, MessageParser, MessagePart, MimeHeaders, PartType};
-use std::borrow::Cow;
 
 /// Header fields of a mail that came back, however it was attached.
 const HEADERS_ALONE: [(&str, &str); 3] =
@@ -72,14 +71,14 @@ impl<'a> Letter<'a> {
                 PartType::Text(text) if *room > 0 => self.text(text, room),
                 PartType::Html(html) if *room > 0 && self.texts.is_empty() => {
                     let text = mail_parser::decoders::html::html_to_text(clip(html, *room));
-                    self.text(&Cow::Owned(text), room);
+                    self.text(&text, room);
                 }
                 _ => {}
             }
         }
     }
 
-    fn text(&mut self, text: &Cow<'_, str>, room: &mut usize) {
+    fn text(&mut self, text: &str, room: &mut usize) {
         let text = clip(text, *room);
         *room -= text.len();
         if !text.trim().is_empty() {
