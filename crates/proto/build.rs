@@ -4,10 +4,11 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 const ROOT: &str = "../../proto";
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "mailfleet/v1/analytics.proto",
     "mailfleet/v1/delivery.proto",
     "mailfleet/v1/domain.proto",
+    "mailfleet/v1/endpoint.proto",
     "mailfleet/v1/error.proto",
     "mailfleet/v1/inbound.proto",
     "mailfleet/v1/mail.proto",

@@ -7,8 +7,9 @@ use crate::{
 use domain::MessageId;
 use proto::v1::{
     self, KeyScope, MessageState, delivery_service_client::DeliveryServiceClient,
-    domain_service_client::DomainServiceClient, inbound_service_client::InboundServiceClient,
-    mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient, recipient_result::Outcome,
+    domain_service_client::DomainServiceClient, endpoint_service_client::EndpointServiceClient,
+    inbound_service_client::InboundServiceClient, mail_service_client::MailServiceClient,
+    queue_service_client::QueueServiceClient, recipient_result::Outcome,
     suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
     tenant_service_client::TenantServiceClient,
 };
@@ -22,8 +23,14 @@ use tonic::{
 use tonic_types::StatusExt;
 
 /// What a tenant's key can be good for.
-pub const ALL_SCOPES: [KeyScope; 5] =
-    [KeyScope::Send, KeyScope::Read, KeyScope::Templates, KeyScope::Domains, KeyScope::Suppressions];
+pub const ALL_SCOPES: [KeyScope; 6] = [
+    KeyScope::Send,
+    KeyScope::Read,
+    KeyScope::Templates,
+    KeyScope::Domains,
+    KeyScope::Suppressions,
+    KeyScope::Endpoints,
+];
 /// Largest request that is made here: above what the server takes.
 const MAX_REQUEST: usize = 64 << 20;
 
@@ -105,6 +112,11 @@ impl Fleet {
     /// The queue service with the key that administers the fleet.
     pub fn all_queues(&self) -> QueueServiceClient<Line> {
         QueueServiceClient::new(self.line(&self.admin))
+    }
+
+    /// The endpoint service with the tenant's key.
+    pub fn endpoints(&self) -> EndpointServiceClient<Line> {
+        EndpointServiceClient::new(self.line(&self.key))
     }
 
     /// The service for mail that came in, with the key that administers the fleet.

@@ -128,9 +128,10 @@ impl House {
         if let Some(inbound) = &mut config.inbound {
             inbound.spool.directory = self.journal.join("mails");
         }
-        let tokens = press::token_keys(&Sealer::new(&MASTER_KEY));
+        let sealer = Arc::new(Sealer::new(&MASTER_KEY));
+        let tokens = press::token_keys(&sealer);
         let (metrics, health) = (Metrics::new("feedback"), Health::new(life.clone()));
-        let built = feedback::FeedbackService::build(config, store, tokens, &metrics, &health).await.unwrap();
+        let built = feedback::FeedbackService::build(config, store, tokens, sealer, &metrics, &health).await.unwrap();
         let addresses = (built.web_addr(), built.inbound_addr());
         built.run(&life);
         addresses

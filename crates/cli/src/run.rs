@@ -145,10 +145,11 @@ async fn run_sender(boot: Boot) -> Result<(), ServiceError> {
 
 async fn run_feedback(boot: Boot) -> Result<(), ServiceError> {
     let config: FeedbackSections = boot.config()?;
-    let tokens = press::token_keys(sealer(&config.secrets)?.as_ref());
+    let sealer = sealer(&config.secrets)?;
+    let tokens = press::token_keys(sealer.as_ref());
     let store = connect_store(&boot, &config.postgres).await?;
     let (life, metrics, health) = (boot.lifecycle(), boot.metrics(), boot.health());
-    let built = feedback::FeedbackService::build(config.feedback, store, tokens, &metrics, &health).await;
+    let built = feedback::FeedbackService::build(config.feedback, store, tokens, sealer, &metrics, &health).await;
     let service = built.map_err(|error| ServiceError::unavailable("what feedback needs", error))?;
     serve_ops(&boot, &config.http).await?;
     service.run(&life);

@@ -4,10 +4,10 @@ use crate::{BuildError, Error, Retry};
 use proto::v1::{
     SendBatchRequest, SendBatchResponse, SendMessageRequest, SendMessageResponse,
     analytics_service_client::AnalyticsServiceClient, delivery_service_client::DeliveryServiceClient,
-    domain_service_client::DomainServiceClient, inbound_service_client::InboundServiceClient,
-    mail_service_client::MailServiceClient, queue_service_client::QueueServiceClient,
-    suppression_service_client::SuppressionServiceClient, template_service_client::TemplateServiceClient,
-    tenant_service_client::TenantServiceClient,
+    domain_service_client::DomainServiceClient, endpoint_service_client::EndpointServiceClient,
+    inbound_service_client::InboundServiceClient, mail_service_client::MailServiceClient,
+    queue_service_client::QueueServiceClient, suppression_service_client::SuppressionServiceClient,
+    template_service_client::TemplateServiceClient, tenant_service_client::TenantServiceClient,
 };
 use std::{fmt, time::Duration};
 use tonic::{
@@ -211,6 +211,11 @@ impl Client {
     /// `DeliveryService`.
     pub fn delivery(&self) -> DeliveryServiceClient<Guarded> {
         DeliveryServiceClient::new(self.guarded())
+    }
+
+    /// `EndpointService`.
+    pub fn endpoints(&self) -> EndpointServiceClient<Guarded> {
+        EndpointServiceClient::new(self.guarded())
     }
 
     /// `InboundService`.

@@ -75,6 +75,8 @@ typed_ids! {
     ContentId,
     /// A DKIM key pair.
     DkimKeyId,
+    /// Where a tenant has events posted to.
+    EndpointId,
     /// A mail that came in.
     InboundId,
     /// A sending domain of a tenant.

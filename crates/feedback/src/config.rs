@@ -1,6 +1,6 @@
 //! The `[feedback]` section.
 
-use crate::inbound::InboundConfig;
+use crate::{inbound::InboundConfig, notify::NotifyConfig};
 use serde::{Deserialize, Serialize};
 use service::{HttpConfig, SecretFile};
 use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -33,6 +33,8 @@ pub struct FeedbackConfig {
     pub webhooks: BTreeMap<String, WebhookConfig>,
     /// Where mail comes in; absent: none does.
     pub inbound: Option<InboundConfig>,
+    /// How events are posted to the endpoints of tenants.
+    pub notify: NotifyConfig,
     /// Posts that are read at once; those beyond are told to come again before they are looked at. Default 16.
     pub webhooks_at_once: NonZeroU32,
 }
@@ -79,6 +81,7 @@ impl Default for FeedbackConfig {
             spool: SpoolConfig::default(),
             webhooks: BTreeMap::new(),
             inbound: None,
+            notify: NotifyConfig::default(),
             webhooks_at_once: const { NonZeroU32::new(16).expect("not zero") },
         }
     }

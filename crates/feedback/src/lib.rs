@@ -10,6 +10,7 @@
 //!   waits when the process is killed, at most a second's worth, is not counted.
 //! - What comes twice is counted once.
 //! - A mail that comes in is taken once it is committed as it came, or synced in a spool.
+//! - An event is posted to a tenant's endpoints until it is taken, or its owner is told that it was given up.
 //! - A provider's post is answered for once it is committed; else the provider is told to come again.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,17 +24,19 @@ mod hits;
 mod hooks;
 mod inbound;
 mod metrics;
+mod notify;
 mod page;
 mod spool;
 mod web;
 
 pub use config::{FeedbackConfig, SpoolConfig, WebhookConfig};
 pub use inbound::{InboundConfig, InboundSpoolConfig, InboundTls};
+pub use notify::NotifyConfig;
 
 use desk::Desk;
 use domain::TokenKeys;
 use metrics::Metrics;
-use service::{Check, Health, HttpError, HttpServer, Lifecycle};
+use service::{Check, Health, HttpError, HttpServer, Lifecycle, Sealer};
 use spool::Spool;
 use std::{net::SocketAddr, sync::Arc};
 use store::Store;
@@ -73,9 +76,9 @@ pub enum FeedbackError {
         /// What is wrong with it.
         text: String,
     },
-    /// The certificate for mail that comes in cannot be used.
-    #[error("feedback.inbound.tls")]
-    InboundTls(#[from] smtp::TlsSetupError),
+    /// A certificate, or the roots that others are checked against, cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[from] smtp::TlsSetupError),
     /// The spool cannot be used.
     #[error("cannot use the spool in {directory}")]
     Spool {
@@ -93,6 +96,7 @@ pub struct FeedbackService {
     intake: desk::Intake,
     desk: Desk,
     gate: Option<inbound::Gate>,
+    notifier: Option<Arc<notify::Notifier>>,
 }
 
 /// What every part needs.
@@ -115,6 +119,7 @@ impl FeedbackService {
         config: FeedbackConfig,
         store: Store,
         tokens: TokenKeys,
+        sealer: Arc<Sealer>,
         metrics: &service::Metrics,
         health: &Health,
     ) -> Result<Self, FeedbackError> {
@@ -132,7 +137,13 @@ impl FeedbackService {
             Some(config) => Some(inbound::Gate::build(config, Arc::clone(&office), health).await?),
             None => None,
         };
-        Ok(Self { office, server, intake, desk, gate })
+        let notifier = if office.config.notify.enabled {
+            let (config, metrics) = (office.config.notify.clone(), office.metrics.clone());
+            Some(Arc::new(notify::Notifier::new(config, office.store.clone(), sealer, metrics)?))
+        } else {
+            None
+        };
+        Ok(Self { office, server, intake, desk, gate, notifier })
     }
 
     /// Where recipients reach it.
@@ -147,13 +158,16 @@ impl FeedbackService {
 
     /// Serves until the shutdown is requested; then answers what is under way and commits or spools it.
     pub fn run(self, life: &Lifecycle) {
-        let Self { office, server, intake, desk, gate } = self;
+        let Self { office, server, intake, desk, gate, notifier } = self;
         let router = web::router(Arc::clone(&office), intake);
         // Ends when the last request has its answer, and with it the router.
         server.spawn("feedback.web", router, life);
         life.spawn_finite("feedback.desk", desk.run(office));
         if let Some(gate) = gate {
             gate.run(life);
+        }
+        if let Some(notifier) = notifier {
+            life.spawn("feedback.notify", notifier.run(life.token()));
         }
     }
 }

@@ -46,6 +46,9 @@ pub(crate) struct Metrics {
     pub(crate) mails: Family<OfMail, Counter>,
     pub(crate) mails_read: Family<OfReport, Counter>,
     pub(crate) mails_spooled: Gauge,
+    pub(crate) posted: Counter,
+    pub(crate) post_failures: Counter,
+    pub(crate) disabled: Counter,
 }
 
 impl Metrics {
@@ -78,6 +81,13 @@ impl Metrics {
             "mails_spool_bytes",
             "Mails that wait on disk for Postgres; rising: Postgres is away",
             new.mails_spooled.clone(),
+        );
+        registry.register("posted", "Events that endpoints of tenants have taken", new.posted.clone());
+        registry.register("post_failures", "Posts that endpoints have not taken", new.post_failures.clone());
+        registry.register(
+            "endpoints_disabled",
+            "Endpoints that are posted to no more; tell their owners",
+            new.disabled.clone(),
         );
         new
     }

@@ -11,18 +11,13 @@
 //! Only SendGrid, SNS and Resend sign what they say. Mailgun signs a token but not the event; Postmark and SparkPost
 //! sign nothing, so that their posts are as true as the credential is secret and the connection is TLS.
 
-pub mod outbound;
-
 mod credential;
 mod event;
-mod header;
 mod hex;
-mod keys;
 mod read;
 mod refusal;
 mod sns;
 mod verify;
-mod window;
 
 pub use credential::{Credential, CredentialError};
 pub(crate) use event::bounce_of;
@@ -30,11 +25,11 @@ pub use event::{
     Batch, Bounce, Event, EventError, Kind, ListScope, MachineFlag, Provider, ProviderError, ReadError, Suppression,
     Unreadable,
 };
-pub use keys::{KeyError, SigningKey, VerifyingKey};
+pub use posting::{KeyError, SigningKey, Untimely, VerifyingKey, Window, outbound};
+pub(crate) use posting::{header, window};
 pub use read::{Limits, MAX_ID, MAX_REPLY, MAX_URL, MAX_USER_AGENT, MID, read};
 pub use refusal::{Answer, Consequence, Reason, Refusal};
 pub use sns::{
     Certificate, CertificateError, CertificateUrl, Certificates, Confirmation, SnsVersion, TopicArn, TopicArnError,
 };
 pub use verify::{Post, ReplayKey, SecretError, Verified, Verifier};
-pub use window::{Untimely, Window};

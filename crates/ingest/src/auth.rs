@@ -38,14 +38,16 @@ pub enum Scope {
     Domains,
     /// The suppression list.
     Suppressions,
+    /// Where events are posted to.
+    Endpoints,
     /// Everything, for every tenant.
     Admin,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 6] =
-        [Self::Send, Self::Read, Self::Templates, Self::Domains, Self::Suppressions, Self::Admin];
+    pub const ALL: [Self; 7] =
+        [Self::Send, Self::Read, Self::Templates, Self::Domains, Self::Suppressions, Self::Endpoints, Self::Admin];
 
     /// The word in Postgres and in the metadata of errors.
     pub const fn as_str(self) -> &'static str {
@@ -55,6 +57,7 @@ impl Scope {
             Self::Templates => "TEMPLATES",
             Self::Domains => "DOMAINS",
             Self::Suppressions => "SUPPRESSIONS",
+            Self::Endpoints => "ENDPOINTS",
             Self::Admin => "ADMIN",
         }
     }
@@ -73,6 +76,7 @@ impl Scope {
             KeyScope::Templates => Some(Self::Templates),
             KeyScope::Domains => Some(Self::Domains),
             KeyScope::Suppressions => Some(Self::Suppressions),
+            KeyScope::Endpoints => Some(Self::Endpoints),
             KeyScope::Admin => Some(Self::Admin),
         }
     }
@@ -85,6 +89,7 @@ impl Scope {
             Self::Templates => KeyScope::Templates,
             Self::Domains => KeyScope::Domains,
             Self::Suppressions => KeyScope::Suppressions,
+            Self::Endpoints => KeyScope::Endpoints,
             Self::Admin => KeyScope::Admin,
         }
     }

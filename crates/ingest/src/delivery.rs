@@ -5,7 +5,7 @@ use crate::{
     auth::{Caller, Scope},
     mail::{caller, one_fault},
     validate::{Faults, Violation, free_text},
-    wire::{duration, timestamp, unsigned},
+    wire::{self, duration, timestamp, unsigned},
 };
 use chrono::{DateTime, Utc};
 use domain::{
@@ -135,7 +135,7 @@ fn plan(given: Option<Warmup>) -> Result<NewWarmup, Fault> {
     let spread = match &given.spread {
         None => Some(DAY),
         Some(span) => {
-            let span = Duration::try_from(*span).ok().filter(|span| (SHORTEST_SPREAD..=DAY).contains(span));
+            let span = wire::span(*span).filter(|span| (SHORTEST_SPREAD..=DAY).contains(span));
             if span.is_none() {
                 faults.add("warmup.spread", "is not from a minute to a day");
             }

@@ -28,6 +28,7 @@ mod dead_letters;
 mod delivery;
 mod dns;
 mod domains;
+mod endpoints;
 mod gate;
 mod holds;
 mod inbound;

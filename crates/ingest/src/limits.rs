@@ -1,8 +1,8 @@
 //! The bounds of the API, told from the very constants and defaults that enforce them.
 
 use crate::{
-    IngestConfig, analytics, cursor, dead_letters, domains, inbound, list, status, suppressions, templates, tenants,
-    transfers, validate, watch,
+    IngestConfig, analytics, cursor, dead_letters, domains, endpoints, inbound, list, status, suppressions, templates,
+    tenants, transfers, validate, watch,
 };
 use chrono::TimeDelta;
 use proto::v1::ErrorReason;
@@ -69,6 +69,9 @@ pub fn fixed() -> Vec<Fixed> {
         row("`ListSuppressions.page_size`", &suppressions::MAX_PAGE, "", invalid),
         row("`ListTemplates.page_size`", &templates::MAX_PAGE, "", invalid),
         row("`ListTenants.page_size`, `ListAuditEvents.page_size`", &tenants::MAX_PAGE, "", invalid),
+        row("`ListEndpoints.page_size`", &endpoints::MAX_PAGE, "", invalid),
+        row("endpoints of a tenant, redeliveries included", &endpoints::MAX_ENDPOINTS, "", invalid),
+        row("description of an endpoint", &endpoints::MAX_DESCRIPTION, "characters", invalid),
         row("`ListInbound.page_size`", &inbound::MAX_PAGE, "", invalid),
         row("`ReplayInbound.inbound_ids`", &inbound::MAX_NAMED, "", invalid),
         row("`page_token`", &cursor::MAX_TOKEN, "characters", Some(ErrorReason::PageTokenInvalid)),

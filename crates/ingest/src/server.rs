@@ -9,6 +9,7 @@ use crate::{
     connections::incoming,
     delivery::Delivery,
     domains::Domains,
+    endpoints::Endpoints,
     gate::{Gate, GateLayer},
     holds::Holds,
     inbound::Inbound,
@@ -32,6 +33,7 @@ use proto::v1::{
     analytics_service_server::{self, AnalyticsServiceServer},
     delivery_service_server::{self, DeliveryServiceServer},
     domain_service_server::{self, DomainServiceServer},
+    endpoint_service_server::{self, EndpointServiceServer},
     inbound_service_server::{self, InboundServiceServer},
     mail_service_server::{self, MailServiceServer},
     queue_service_server::{self, QueueServiceServer},
@@ -50,12 +52,13 @@ use tonic::{codec::CompressionEncoding, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Names under which health tells whether calls are served: the whole, as a probe asks, and each service.
-const READY_NAMES: [&str; 11] = [
+const READY_NAMES: [&str; 12] = [
     "",
     "readiness",
     analytics_service_server::SERVICE_NAME,
     delivery_service_server::SERVICE_NAME,
     domain_service_server::SERVICE_NAME,
+    endpoint_service_server::SERVICE_NAME,
     inbound_service_server::SERVICE_NAME,
     mail_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
@@ -310,6 +313,7 @@ impl Ingest {
         let suppressions = Suppressions { store: store.clone(), keys, transfers };
         let queues = Queues { store: store.clone(), clock: clock.clone(), holds: self.holds.clone(), bus: bus.clone() };
         let domains = Domains::new(store.clone(), clock.clone(), sealer.clone(), self.config.dns.clone());
+        let endpoints = Endpoints { store: store.clone(), clock: clock.clone(), sealer: sealer.clone() };
         let mut routes = Routes::new(limited!(MailServiceServer, mail))
             .add_service(limited!(TemplateServiceServer, templates))
             .add_service(limited!(DomainServiceServer, domains))
@@ -318,6 +322,7 @@ impl Ingest {
             .add_service(limited!(TenantServiceServer, tenants))
             .add_service(limited!(QueueServiceServer, queues))
             .add_service(limited!(DeliveryServiceServer, Delivery { store: store.clone() }))
+            .add_service(limited!(EndpointServiceServer, endpoints))
             .add_service(limited!(InboundServiceServer, Inbound { store: store.clone() }));
         if self.config.reflection {
             let builder = || {

@@ -9,6 +9,13 @@ pub fn timestamp(at: DateTime<Utc>) -> Timestamp {
     Timestamp { seconds: at.timestamp(), nanos }
 }
 
+/// A span of the wire; `None` for one that is negative or has another form. (The conversion of prost panics at the least
+/// number of seconds.)
+pub fn span(given: Duration) -> Option<std::time::Duration> {
+    let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(std::time::Duration::new(u64::try_from(given.seconds).ok()?, nanos))
+}
+
 /// A span of time.
 pub fn duration(span: std::time::Duration) -> Duration {
     Duration {

@@ -113,8 +113,14 @@ impl House {
     }
 }
 
-const ALL_SCOPES: [KeyScope; 5] =
-    [KeyScope::Send, KeyScope::Read, KeyScope::Templates, KeyScope::Domains, KeyScope::Suppressions];
+const ALL_SCOPES: [KeyScope; 6] = [
+    KeyScope::Send,
+    KeyScope::Read,
+    KeyScope::Templates,
+    KeyScope::Domains,
+    KeyScope::Suppressions,
+    KeyScope::Endpoints,
+];
 
 /// An instance of ingest.
 async fn instance(store: &Store, change: impl FnOnce(&mut IngestConfig)) -> (Channel, Lifecycle) {

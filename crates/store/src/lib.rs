@@ -23,6 +23,7 @@ mod dead_letters;
 mod dispatch;
 mod domain_keys;
 mod domains;
+mod endpoints;
 mod error;
 mod faults;
 mod feedback;
@@ -54,6 +55,7 @@ pub use dead_letters::{DeadLetter, Given, Requeue};
 pub use dispatch::{DoubtPolicy, DueQueue, InMotion, Quota, Released, Repaired};
 pub use domain_keys::{DomainKey, KeyState};
 pub use domains::{DkimAlgorithm, NewDkimKey, SealedKey, SendingDomain};
+pub use endpoints::{Endpoint, EndpointChange, EndpointState, NewEndpoint, ParkedEvent, Progress, TakenEndpoint};
 pub use error::StoreError;
 pub use feedback::{Correspondent, Effect, Engagement, Feedback, RecordedFeedback};
 pub use inbound::{

@@ -1,12 +1,41 @@
 //! The log from any place on: what watchers are told.
 
-use crate::{
-    Event, Store, StoreError,
-    listing::{read_labels, read_overrides},
-    transaction,
-};
-use domain::{BatchId, CampaignId, Closing, Labels, Lane, Mailbox, MessageId, SiteId, TenantId, fact::FactKind};
+use crate::{Event, Store, StoreError, transaction};
+use domain::{BatchId, CampaignId, Labels, Lane, Mailbox, MessageId, SiteId, TenantId};
 use uuid::Uuid;
+
+/// An entry of a row of `log_after.sql` or `log_at.sql`, which are types of their own and have the same columns.
+macro_rules! entry_of {
+    ($row:expr) => {{
+        let row = $row;
+        let corrupt =
+            |column| $crate::StoreError::Corrupt { table: "message_events", column, id: row.message_id.to_string() };
+        let labels = $crate::listing::read_labels(row.labels)
+            .with($crate::listing::read_overrides(row.overrides.as_deref()).as_ref());
+        (|| {
+            Ok::<_, $crate::StoreError>($crate::LogEntry {
+                seq: row.seq,
+                tenant: domain::TenantId::from_uuid(row.tenant_id),
+                message: domain::MessageId::from_uuid(row.message_id),
+                batch: domain::BatchId::from_uuid(row.batch_id),
+                campaign: row.campaign_id.map(domain::CampaignId::from_uuid),
+                recipient: row.recipient.parse().map_err(|_| corrupt("recipient"))?,
+                lane: domain::Lane::from_code(row.lane).ok_or_else(|| corrupt("lane"))?,
+                site: domain::SiteId::from_stored(row.site.clone()),
+                event: $crate::Event {
+                    kind: domain::fact::FactKind::from_code(row.kind).ok_or_else(|| corrupt("kind"))?,
+                    closing: row.closing.and_then(domain::Closing::from_code),
+                    ordinal: u32::try_from(row.ordinal).unwrap_or(0),
+                    at: row.at,
+                    seq: Some(row.seq),
+                    detail: serde_json::from_value(row.detail.clone()).unwrap_or_default(),
+                },
+                labels,
+            })
+        })()
+    }};
+}
+pub(crate) use entry_of;
 
 /// A look: index scans alone, whatever was planned while a table was empty.
 const LOOK: &str = "begin read only; set local enable_seqscan = off";
@@ -79,28 +108,7 @@ impl Store {
         })?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
-            let corrupt =
-                |column| StoreError::Corrupt { table: "message_events", column, id: row.message_id.to_string() };
-            let labels = read_labels(row.labels).with(read_overrides(row.overrides.as_deref()).as_ref());
-            entries.push(LogEntry {
-                seq: row.seq,
-                tenant: TenantId::from_uuid(row.tenant_id),
-                message: MessageId::from_uuid(row.message_id),
-                batch: BatchId::from_uuid(row.batch_id),
-                campaign: row.campaign_id.map(CampaignId::from_uuid),
-                recipient: row.recipient.parse().map_err(|_| corrupt("recipient"))?,
-                lane: Lane::from_code(row.lane).ok_or_else(|| corrupt("lane"))?,
-                site: SiteId::from_stored(row.site),
-                event: Event {
-                    kind: FactKind::from_code(row.kind).ok_or_else(|| corrupt("kind"))?,
-                    closing: row.closing.and_then(Closing::from_code),
-                    ordinal: u32::try_from(row.ordinal).unwrap_or(0),
-                    at: row.at,
-                    seq: Some(row.seq),
-                    detail: serde_json::from_value(row.detail).unwrap_or_default(),
-                },
-                labels,
-            });
+            entries.push(entry_of!(row)?);
         }
         Ok(LogPage { entries, upto: upto.max(after), head })
     }

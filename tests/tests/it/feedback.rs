@@ -100,9 +100,13 @@ async fn an_open_a_click_and_one_click_become_events_and_figures_and_bulk_mail_e
     for event in ["opened", "clicked", "unsubscribed"] {
         until(event, async || has(&fleet, id, event).await).await;
     }
-    until("they are counted", async || figures(&fleet).await.get("unsubscribed") == Some(&1)).await;
+    until("they are counted", async || {
+        let counts = figures(&fleet).await;
+        counts.get("unsubscribed") == Some(&1) && counts.get("delivered") == Some(&2)
+    })
+    .await;
     let counts = figures(&fleet).await;
-    assert_eq!((counts.get("opened"), counts.get("clicked"), counts.get("delivered")), (Some(&1), Some(&1), Some(&2)));
+    assert_eq!((counts.get("opened"), counts.get("clicked")), (Some(&1), Some(&1)));
 
     let back = ask(web, "POST", &out, PERSON, "action=resubscribe").await;
     assert!(back.starts_with("HTTP/1.1 200") && back.contains("subscribed again"), "{back}");

@@ -22,6 +22,7 @@ mod labels;
 mod model;
 mod mta;
 mod neighbours;
+mod notify;
 mod pools;
 mod rotation;
 mod routes;

@@ -258,6 +258,8 @@ pub enum KeyScopeArg {
     Domains,
     /// The suppression list
     Suppressions,
+    /// Where events are posted to
+    Endpoints,
 }
 
 #[derive(Debug, Args)]

@@ -71,6 +71,7 @@ const fn wire(scope: KeyScopeArg) -> KeyScope {
         KeyScopeArg::Templates => KeyScope::Templates,
         KeyScopeArg::Domains => KeyScope::Domains,
         KeyScopeArg::Suppressions => KeyScope::Suppressions,
+        KeyScopeArg::Endpoints => KeyScope::Endpoints,
     }
 }
 

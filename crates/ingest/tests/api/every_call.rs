@@ -109,6 +109,7 @@ struct Things {
     campaign: String,
     dead: String,
     queue: i64,
+    endpoint: String,
     tokens: BTreeMap<&'static str, String>,
 }
 
@@ -161,6 +162,12 @@ async fn furnish(house: &House) -> Things {
     let named = domains.list_domains(list).await.unwrap().into_inner().next_page_token;
     let list = v1::ListSuppressionsRequest { page_size: 1, ..Default::default() };
     let silent = suppressions.list_suppressions(list).await.unwrap().into_inner().next_page_token;
+    let request = v1::CreateEndpointRequest {
+        url: format!("https://{MARK}.example/hooks"),
+        ..v1::CreateEndpointRequest::default()
+    };
+    let mut endpoints = v1::endpoint_service_client::EndpointServiceClient::new(house.line(&house.key));
+    let made = endpoints.create_endpoint(request).await.unwrap().into_inner();
     let tokens =
         BTreeMap::from([("messages", messages), ("templates", listed), ("domains", named), ("suppressions", silent)]);
     tokens.values().for_each(|token| one(token));
@@ -172,6 +179,7 @@ async fn furnish(house: &House) -> Things {
         campaign,
         dead,
         queue: queues.queues[0].queue_id,
+        endpoint: made.endpoint.unwrap().endpoint_id,
         tokens,
     }
 }

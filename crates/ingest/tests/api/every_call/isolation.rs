@@ -30,7 +30,7 @@ fn row(scope: KeyScope, body: impl Message, gets: Gets) -> Row {
 /// A row for each call there is.
 pub(super) fn rows(own: &Things) -> BTreeMap<&'static str, Row> {
     use Gets::{Error, Own};
-    use KeyScope::{Admin, Domains, Read, Send, Suppressions, Templates};
+    use KeyScope::{Admin, Domains, Endpoints, Read, Send, Suppressions, Templates};
     let (template, domain) = (format!("{MARK}-welcome"), format!("{MARK}.example"));
     let email = format!("2{MARK}@example.org");
     let token = |list: &str| own.tokens[list].clone();
@@ -256,6 +256,55 @@ pub(super) fn rows(own: &Things) -> BTreeMap<&'static str, Row> {
             row(Admin, v1::RemoveWarmupRequest { route: "mine".to_owned(), site: String::new() }, forbidden),
         ),
         ("DeliveryService.ListWarmups", row(Admin, v1::ListWarmupsRequest {}, forbidden)),
+        (
+            "EndpointService.CreateEndpoint",
+            row(
+                Endpoints,
+                v1::CreateEndpointRequest { url: "https://example.com/hooks".to_owned(), ..Default::default() },
+                Own,
+            ),
+        ),
+        ("EndpointService.ListEndpoints", row(Endpoints, v1::ListEndpointsRequest::default(), Own)),
+        (
+            "EndpointService.GetEndpoint",
+            row(Endpoints, v1::GetEndpointRequest { endpoint_id: own.endpoint.clone() }, not_found),
+        ),
+        (
+            "EndpointService.UpdateEndpoint",
+            row(
+                Endpoints,
+                v1::UpdateEndpointRequest {
+                    endpoint_id: own.endpoint.clone(),
+                    active: Some(false),
+                    ..Default::default()
+                },
+                not_found,
+            ),
+        ),
+        (
+            "EndpointService.RotateEndpointSecret",
+            row(
+                Endpoints,
+                v1::RotateEndpointSecretRequest { endpoint_id: own.endpoint.clone(), ..Default::default() },
+                not_found,
+            ),
+        ),
+        (
+            "EndpointService.TestEndpoint",
+            row(Endpoints, v1::TestEndpointRequest { endpoint_id: own.endpoint.clone() }, not_found),
+        ),
+        (
+            "EndpointService.Redeliver",
+            row(Endpoints, v1::RedeliverRequest { endpoint_id: own.endpoint.clone(), ..Default::default() }, not_found),
+        ),
+        (
+            "EndpointService.RetryEvents",
+            row(Endpoints, v1::RetryEventsRequest { endpoint_id: own.endpoint.clone() }, not_found),
+        ),
+        (
+            "EndpointService.DeleteEndpoint",
+            row(Endpoints, v1::DeleteEndpointRequest { endpoint_id: own.endpoint.clone() }, not_found),
+        ),
         ("InboundService.ListInbound", row(Admin, v1::ListInboundRequest::default(), forbidden)),
         ("InboundService.GetInbound", row(Admin, v1::GetInboundRequest { inbound_id: UNKNOWN.to_owned() }, forbidden)),
         (

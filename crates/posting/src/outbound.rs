@@ -125,24 +125,25 @@ pub fn verify(
 
 /// How the three headers are called.
 #[derive(Clone, Copy)]
-pub(super) struct Names {
+pub struct Names {
     id: &'static str,
     timestamp: &'static str,
     signature: &'static str,
 }
 
 impl Names {
-    pub(super) const STANDARD: Self =
+    /// Those of the specification.
+    pub const STANDARD: Self =
         Self { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" };
     /// Of senders that Svix hosts.
-    pub(super) const SVIX: Self = Self { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
+    pub const SVIX: Self = Self { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
 
     const fn all(self) -> [&'static str; 3] {
         [self.id, self.timestamp, self.signature]
     }
 
     /// Svix's own names where the request has its id, else those of the specification.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         if headers.contains_key(Self::STANDARD.id) && !headers.contains_key(Self::SVIX.id) {
             Self::STANDARD
         } else {
@@ -151,7 +152,11 @@ impl Names {
     }
 }
 
-pub(super) fn verify_named(
+/// [`verify`], with headers of other names.
+///
+/// # Errors
+/// See [`VerifyError`].
+pub fn verify_named(
     names: Names,
     keys: &[VerifyingKey],
     headers: &HeaderMap,

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
 /// How far the time that a post names may lie from ours. A wider window takes posts that were retried with their first
-/// time, and costs a longer memory of [`super::ReplayKey`]s.
+/// time, and costs a longer memory of what has been seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The oldest, before now.
@@ -54,7 +54,7 @@ fn delta(duration: Duration) -> TimeDelta {
 }
 
 /// The time that whole seconds since 1970 name, as decimal digits and nothing else.
-pub(super) fn unix_seconds(text: &str) -> Option<DateTime<Utc>> {
+pub fn unix_seconds(text: &str) -> Option<DateTime<Utc>> {
     let digits = !text.is_empty() && text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = if digits { text.parse().ok()? } else { return None };
     DateTime::from_timestamp(seconds, 0)

@@ -98,7 +98,7 @@ impl SigningKey {
     }
 
     /// `v1,…` or `v1a,…` over these octets.
-    pub(super) fn sign(&self, signed: &[u8]) -> String {
+    pub(crate) fn sign(&self, signed: &[u8]) -> String {
         match &self.0 {
             Signing::Hmac { key, .. } => format!("{V1},{}", STANDARD.encode(hmac::sign(key, signed).as_ref())),
             Signing::Ed25519 { pair, .. } => format!("{V1A},{}", STANDARD.encode(pair.sign(signed).as_ref())),
@@ -150,7 +150,7 @@ enum Verifying {
 impl VerifyingKey {
     /// Whether `signature`, of the form `v1,…` or `v1a,…`, is this key's over these octets. Another version, also an
     /// unknown one, is none of its.
-    pub(super) fn verifies(&self, signed: &[u8], signature: &str) -> bool {
+    pub(crate) fn verifies(&self, signed: &[u8], signature: &str) -> bool {
         let Some((version, encoded)) = signature.split_once(',') else { return false };
         // Nothing that is longer than a signature of Ed25519 is decoded.
         if encoded.len() > 88 {

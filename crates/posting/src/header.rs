@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 /// Why a field cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unusable {
+pub enum Unusable {
     /// It is not there.
     Missing,
     /// It is there more than once, or holds other than visible ASCII: two readers could take it for two things.
@@ -12,7 +12,7 @@ pub(super) enum Unusable {
 }
 
 /// The value of the one field of this name.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Unusable> {
+pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Unusable> {
     let mut all = headers.get_all(name).iter();
     let first = all.next().ok_or(Unusable::Missing)?;
     if all.next().is_some() {
