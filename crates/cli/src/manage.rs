@@ -1,9 +1,10 @@
-//! `domain`, `suppressions`, `tenants`, `keys`, `metrics`, `dead-letters` and `audit-log`: what a tenant has and does,
+//! `domain`, `suppressions`, `tenants`, `keys`, `endpoints`, `metrics`, `dead-letters` and `audit-log`: what a tenant has and does,
 //! through the public API alone.
 
 pub mod args;
 mod dead_letters;
 mod domains;
+mod endpoints;
 mod keys;
 mod metrics;
 mod suppressions;
@@ -29,6 +30,7 @@ pub async fn run(command: ManageCommand, reach: &Reach, out: Output) -> anyhow::
         ManageCommand::Suppressions { command } => suppressions::run(command, reach, out).await,
         ManageCommand::Tenants { command } => tenants::run(command, reach, out).await,
         ManageCommand::Keys { command } => keys::run(command, reach, out).await,
+        ManageCommand::Endpoints { command } => endpoints::run(command, reach, out).await,
         ManageCommand::Metrics(args) => metrics::run(&args, reach, out).await,
         ManageCommand::DeadLetters { command } => dead_letters::run(command, reach, out).await,
         ManageCommand::AuditLog { key, limit } => tenants::audit_log(key, limit, reach, out).await,

@@ -57,6 +57,8 @@ fn help_names_every_command_and_the_exit_codes() {
         "keys",
         "metrics",
         "dead-letters",
+        "endpoints",
+        "inbound",
         "audit-log",
     ] {
         assert!(said(&output).contains(word), "{word}");

@@ -157,6 +157,47 @@ async fn suppressions_go_in_and_out_as_csv() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_made_changed_and_removed() {
+    let house = House::start("endpoints").await;
+    let with = |words: &[&str]| -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).chain(["--tenant".to_owned(), "acme".to_owned()]).collect()
+    };
+    let json = async |words: &[&str]| {
+        let words = with(words);
+        house.json(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
+    let made = json(&["endpoints", "create", "https://example.com/hooks", "--event", "bounced"]).await;
+    let id = made["endpoint_id"].as_str().unwrap().to_owned();
+    assert!(made["key"].as_str().unwrap().starts_with("whsec_"), "{made}");
+    assert_eq!((made["state"].as_str(), made["events"][0].as_str()), (Some("active"), Some("bounced")));
+    assert_eq!(json(&["endpoints", "pause", &id]).await["state"], "paused");
+    assert_eq!(json(&["endpoints", "resume", &id]).await["state"], "active");
+    let changed = json(&["endpoints", "set", &id, "--all-events", "--description", "ours"]).await;
+    assert_eq!((changed["events"].as_array().map(Vec::len), changed["description"].as_str()), (Some(0), Some("ours")));
+    let rotated = json(&["endpoints", "rotate", &id, "--ed25519"]).await;
+    assert!(rotated["key"].as_str().unwrap().starts_with("whpk_"), "{rotated}");
+    assert_eq!(json(&["endpoints", "retry", &id]).await["retried"], 0);
+    assert_eq!(json(&["endpoints", "list"]).await.as_array().map(Vec::len), Some(1));
+    json(&["endpoints", "delete", &id]).await;
+    assert_eq!(json(&["endpoints", "list"]).await.as_array().map(Vec::len), Some(0));
+    let wrong = with(&["endpoints", "create", "https://example.com/hooks", "--event", "no-such"]);
+    let output = house.run(&wrong.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("events[0]"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_that_came_in_is_listed_and_shown() {
+    let house = House::start("inbound").await;
+    let listed = house.json(&["inbound", "list", "--kind", "bounce"]).await;
+    assert_eq!((listed["mails"].as_array().map(Vec::len), listed["more"].as_bool()), (Some(0), Some(false)));
+    let replayed = house.run(&["inbound", "replay", "--state", "dead", "--json"]).await;
+    assert_eq!(replayed.status.code(), Some(1), "there is none");
+    let unknown = house.run(&["inbound", "show", "01900000-0000-7000-8000-000000000000"]).await;
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no such mail"), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn figures_and_dead_letters_are_shown_and_requeued() {
     let house = House::start("figures").await;
     let with = |words: &[&'static str]| [words, &["--tenant", "acme"]].concat();

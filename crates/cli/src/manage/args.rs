@@ -27,6 +27,11 @@ pub enum ManageCommand {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Where the tenant has events posted to
+    Endpoints {
+        #[command(subcommand)]
+        command: EndpointsCommand,
+    },
     /// Figures by time, from the roll-ups
     Metrics(Box<MetricsArgs>),
     /// Messages that ended as failed: look at them, send them again
@@ -240,6 +245,93 @@ pub enum KeysCommand {
     },
     /// End a key
     Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EndpointsCommand {
+    /// The endpoints and redeliveries under way: how far each is, and what is wrong
+    List,
+    /// Make an endpoint, and print what its receiver verifies with, this once
+    Create {
+        /// Where: https, or http at addresses that the fleet allows
+        url: String,
+        /// A kind of events, such as delivered or bounced; may be repeated. Without any: all
+        #[arg(long = "event", value_name = "KIND")]
+        events: Vec<String>,
+        /// What it is
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+        /// Sign with Ed25519 instead of a shared secret
+        #[arg(long)]
+        ed25519: bool,
+        /// Begin after this place in the log instead of with what comes from now on
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
+    },
+    /// Change an endpoint; what is not given stays
+    Set {
+        /// Its id
+        id: String,
+        /// Where
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// The kinds of events; may be repeated
+        #[arg(long = "event", value_name = "KIND", conflicts_with = "all_events")]
+        events: Vec<String>,
+        /// All kinds of events
+        #[arg(long)]
+        all_events: bool,
+        /// What it is
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// Post nothing for now; the endpoint keeps its place
+    Pause {
+        /// Its id
+        id: String,
+    },
+    /// Post again from where it stopped, at once
+    Resume {
+        /// Its id
+        id: String,
+    },
+    /// Make a new secret that signs at once, and print what its receiver verifies with; the old ones sign along for a while
+    Rotate {
+        /// The endpoint's id
+        id: String,
+        /// Sign with Ed25519 instead of a shared secret
+        #[arg(long)]
+        ed25519: bool,
+        /// How long the old secrets sign along, at most 30 days
+        #[arg(long, value_name = "SPAN", default_value = "24h")]
+        grace: String,
+    },
+    /// Post an event `webhook.test`, and tell what came of it
+    Test {
+        /// The endpoint's id
+        id: String,
+    },
+    /// Post a stretch of the log once more, with the same ids
+    Redeliver {
+        /// The endpoint's id
+        id: String,
+        /// Behind this place
+        #[arg(long, value_name = "SEQ")]
+        after: u64,
+        /// Up to this place; without it, the end of the log
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        until: u64,
+    },
+    /// Try events again at once that the endpoint refused, those that were given up included
+    Retry {
+        /// The endpoint's id
+        id: String,
+    },
+    /// Remove an endpoint and its place in the log
+    Delete {
         /// Its id
         id: String,
     },
