@@ -1,13 +1,14 @@
 //! `demo`: a fleet, a campaign, every mail accounted for. Contacts nothing but loopback.
 
 mod people;
+mod readers;
 mod report;
 
 use crate::{
     args::{DemoArgs, Global},
     campaign::{self, Cut, Sent},
     exit::Exit,
-    fleet::{State, Wanted, start_unless_told_to_end, told_to_end, write_private},
+    fleet::{REPORTS, State, Wanted, start_unless_told_to_end, told_to_end, write_private},
     output::{Output, grouped, millis},
     reach::Reach,
 };
@@ -17,8 +18,8 @@ use client::Client;
 use domain::{CampaignId, TenantId};
 use proto::v1::{
     Address, CreateApiKeyRequest, CreateDomainRequest, CreateTemplateRequest, CreateTenantRequest, KeyScope, Lane,
-    ListApiKeysRequest, ListUnsubscribe, Mail, PublishTemplateVersionRequest, RevokeApiKeyRequest, TemplateRef,
-    mail::Content, publish_template_version_request::Body,
+    ListApiKeysRequest, Mail, PublishTemplateVersionRequest, RevokeApiKeyRequest, TemplateRef, mail::Content,
+    publish_template_version_request::Body,
 };
 use report::{Copies, Summary, percentile};
 use std::{
@@ -26,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use store::{SiteFigures, Store};
+use store::{Engagement, SiteFigures, Store};
 use tonic::Code;
 
 /// Names that stay from run to run.
@@ -36,6 +37,8 @@ const TEMPLATE: &str = "spring-newsletter";
 const KEY_NAME: &str = "demo";
 const SUBJECT: &str = "{{ first_name }}, spring has come to {{ city }}";
 const MJML: &str = include_str!("demo/newsletter.mjml");
+/// How long what came back may take to be in the log.
+const BACK_LIMIT: Duration = Duration::from_secs(15);
 /// How often the figures are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Up to so many recipients the calls are small, so that there are enough of them to tell how long one takes.
@@ -125,7 +128,8 @@ async fn show(args: &DemoArgs, global: &Global, state: &State, begun: Instant, o
     ));
     let sites = wait(&store, tenant, campaign, sent.accepted.len(), Duration::from_secs(args.limit), out).await?;
     let copies = count_copies(state, &sent).await?;
-    let summary = summary(&store, &sites, &sent, &copies, start_ms, begun).await?;
+    let came_back = come_back(&store, tenant, campaign, state, &copies).await?;
+    let summary = summary(&store, &sites, &sent, &copies, &came_back, start_ms, begun).await?;
     out.note(&format!("\n{}", report::table(&sites)));
     out.note(&figures(&summary));
     out.note(&further(state, &sent, &copies, &csv, campaign));
@@ -215,12 +219,6 @@ fn mail(version: u32, campaign: CampaignId) -> Mail {
         content: Some(Content::Template(TemplateRef { template: TEMPLATE.to_owned(), version })),
         lane: Lane::Bulk.into(),
         campaign_id: campaign.to_string(),
-        list_unsubscribe: Some(ListUnsubscribe {
-            url: "https://books.mailfleet.test/leave?t={{ token }}".to_owned(),
-            mailto: String::new(),
-            one_click: true,
-            hosted: false,
-        }),
         list_id: format!("spring.{SENDING_DOMAIN}"),
         ..Mail::default()
     }
@@ -267,11 +265,37 @@ async fn count_copies(state: &State, sent: &Sent) -> anyhow::Result<Copies> {
     Ok(Copies::count(&index, &state.mailbox, sent.accepted.iter().map(|(_, id)| id.as_str())))
 }
 
+/// Has some recipients act, and tells what the log has of that.
+async fn come_back(
+    store: &Store,
+    tenant: TenantId,
+    campaign: CampaignId,
+    state: &State,
+    copies: &Copies,
+) -> anyhow::Result<Engagement> {
+    let Some(inbound) = state.inbound else { return Ok(Engagement::default()) };
+    let done = readers::act(&copies.files, inbound, REPORTS).await;
+    let deadline = Instant::now() + BACK_LIMIT;
+    loop {
+        let told = store.engagement(Some(tenant), Some(campaign)).await?;
+        let is_all = told.opens >= done.opened
+            && told.clicks >= done.clicked
+            && told.unsubscribed >= done.unsubscribed
+            && told.returned >= done.bounced
+            && told.complained >= done.complained;
+        if is_all || Instant::now() > deadline {
+            return Ok(told);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 async fn summary(
     store: &Store,
     sites: &[SiteFigures],
     sent: &Sent,
     copies: &Copies,
+    came_back: &Engagement,
     start_ms: u64,
     begun: Instant,
 ) -> anyhow::Result<Summary> {
@@ -291,6 +315,11 @@ async fn summary(
         other,
         lost: without_end + without_copy,
         duplicated: copies.duplicated,
+        opened: came_back.unique_human_opens,
+        clicked: came_back.unique_human_clicks,
+        unsubscribed: came_back.unsubscribed,
+        returned: came_back.returned,
+        complained: came_back.complained,
         audit_clean: store.audit().await?.is_clean(),
         accept_p50_ms: rounded(percentile(&calls, 0.5)),
         accept_p99_ms: rounded(percentile(&calls, 0.99)),
@@ -311,12 +340,18 @@ fn figures(summary: &Summary) -> String {
         "accept        p50 {}, p99 {} a call\n\
          delivery      p50 {}, p99 {} from accept to the receiver's 250\n\
          throughput    {:.0} mails a second until 90 of 100 were delivered\n\
+         came back     {} opened, {} followed a link, {} unsubscribed, {} bounced later, {} complained\n\
          accounted     {} lost, {} duplicated by the sink's own index; audit {}",
         millis(summary.accept_p50_ms),
         millis(summary.accept_p99_ms),
         millis(summary.delivery_p50_ms),
         millis(summary.delivery_p99_ms),
         summary.messages_per_s,
+        grouped(summary.opened),
+        grouped(summary.clicked),
+        grouped(summary.unsubscribed),
+        grouped(summary.returned),
+        grouped(summary.complained),
         summary.lost,
         summary.duplicated,
         if summary.audit_clean { "clean" } else { "found differences: see `mailfleet audit`" },
@@ -339,6 +374,8 @@ fn further(state: &State, sent: &Sent, copies: &Copies, csv: &Path, campaign: Ca
     hint(format!("{program} status"), "what runs, who holds what, how much waits");
     hint(format!("{program} queue"), "where mail rests and moves, live");
     hint(format!("{program} pause --campaign {campaign}"), "hold a campaign back; resume lets it go");
+    hint(format!("{program} report --campaign {campaign}"), "what came back: some recipients of the demo act");
+    hint(format!("{program} inbound list"), "the bounces and complaints that came in by mail");
     hint(format!("{program} audit"), "recount everything");
     text.push_str(&format!(
         "  (while the fleet is up: on a terminal until Ctrl-C, or with `{program} up`; logs are in {})",

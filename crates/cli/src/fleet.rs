@@ -11,5 +11,6 @@ mod neighbours;
 mod state;
 mod up;
 
+pub use config::REPORTS;
 pub use state::{Process, State, write_private};
 pub use up::{Wanted, down, start_unless_told_to_end, told_to_end, up};

@@ -23,6 +23,16 @@ pub struct Summary {
     pub lost: i64,
     /// Copies beyond the first.
     pub duplicated: i64,
+    /// Messages that a person opened.
+    pub opened: i64,
+    /// Messages of which a person followed a link.
+    pub clicked: i64,
+    /// Messages whose recipient wants no more.
+    pub unsubscribed: i64,
+    /// Messages that came back after they had been taken.
+    pub returned: i64,
+    /// Messages that were called spam.
+    pub complained: i64,
     /// Whether the log, its numbers and the figures add up.
     pub audit_clean: bool,
     pub accept_p50_ms: f64,
@@ -52,6 +62,8 @@ pub struct Copies {
     pub duplicated: i64,
     /// A mail to look at.
     pub example: Option<PathBuf>,
+    /// The mails that lie in files.
+    pub files: Vec<PathBuf>,
 }
 
 impl Copies {
@@ -68,8 +80,9 @@ impl Copies {
             } else {
                 copies.duplicated += 1;
             }
+            copies.files.extend(line.file.as_ref().map(|file| mailbox.join(file)));
             if copies.example.is_none() {
-                copies.example = line.file.as_ref().map(|file| mailbox.join(file));
+                copies.example = copies.files.first().cloned();
             }
         }
         copies

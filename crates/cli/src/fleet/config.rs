@@ -2,6 +2,9 @@
 
 use std::{net::SocketAddr, path::Path};
 
+/// The mailbox of reports about a local fleet's mails.
+pub const REPORTS: &str = "reports@bounces.mailfleet.test";
+
 /// What differs from start to start.
 pub struct Parts<'a> {
     /// Where Postgres is.
@@ -61,6 +64,7 @@ pub fn text(parts: &Parts<'_>) -> String {
          # Bounces and answers to this fleet's mails: swaks --server {inbound_addr} --to <a return path>\n\
          [feedback.inbound]\n\
          listen = {inbound}\n\
+         report_mailboxes = [{reports}]\n\
          spool = {{ directory = {mails} }}\n\
          \n\
          # Everything goes to the sink on this machine, and nowhere else.\n\
@@ -91,6 +95,7 @@ pub fn text(parts: &Parts<'_>) -> String {
         web = quoted(&parts.web.to_string()),
         spool = path(parts.spool),
         inbound_addr = parts.inbound,
+        reports = quoted(REPORTS),
         inbound = quoted(&parts.inbound.to_string()),
         mails = path(&parts.spool.join("mails")),
         sink_host = quoted(&parts.sink.ip().to_string()),

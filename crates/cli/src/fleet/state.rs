@@ -38,6 +38,9 @@ pub struct State {
     pub sink: SocketAddr,
     /// Where the sink keeps what came.
     pub mailbox: PathBuf,
+    /// Where bounces and reports come in.
+    #[serde(default)]
+    pub inbound: Option<SocketAddr>,
     /// The services and the sink.
     pub processes: Vec<Process>,
 }

@@ -250,6 +250,7 @@ async fn make(dir: &Path, neighbours: &Neighbours) -> anyhow::Result<(Vec<Member
         nats: service::SecretUrl::new(&neighbours.nats_url).to_string(),
         sink,
         mailbox,
+        inbound: Some(inbound),
         processes: Vec::new(),
     };
     Ok((members, state))
