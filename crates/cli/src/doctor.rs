@@ -1,10 +1,7 @@
 //! `doctor`: looks at what mail depends on, step by step, and says what each finding means and what to do.
 
-mod dkim;
-mod dns;
 mod domain;
 mod smtp;
-mod spf;
 
 use crate::{
     exit::Exit,

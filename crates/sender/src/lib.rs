@@ -45,7 +45,6 @@ pub use config::{
     PoolRouteConfig, ProviderConfig, RecordConfig, RelayConfig, RouteConfig, RulesFileError, SenderConfig, TlsMode,
     Transport, read_reactions, read_rules,
 };
-pub use resolve::{ResolverSetupError, resolver};
 pub use route::RouteError;
 pub use routes::RoutesError;
 

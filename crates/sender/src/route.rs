@@ -5,9 +5,10 @@ use crate::{
     config::{BreakerConfig, Deadlines, RelayConfig, RouteConfig, TlsMode, Transport},
     pace::Backoff,
     provider::{Account, Provider},
-    resolve::{MxResolver, ResolveError, ResolverSetupError},
+    resolve::{MxResolver, ResolveError},
     sessions::{Counted, Kept, Sessions, Turn},
 };
+use dns::ResolverSetupError;
 use domain::{DomainName, Lane, MessageId, Shaping, SiteId, TlsNeed};
 use smtp::{
     TlsContext,

@@ -1,6 +1,5 @@
 //! Events that are posted to a tenant's endpoints.
 
-use chrono::Utc;
 use domain::MessageId;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mailfleet_tests::{Fleet, Kind, mail};
@@ -46,7 +45,7 @@ impl Post {
 
     fn verifies(&self, keys: &[&str]) -> bool {
         let keys: Vec<VerifyingKey> = keys.iter().map(|key| key.parse().unwrap()).collect();
-        verify(&keys, &self.headers, &self.body, Window::STANDARD, Utc::now()).is_ok()
+        verify(&keys, &self.headers, &self.body, Window::STANDARD, service::clock::now()).is_ok()
     }
 }
 

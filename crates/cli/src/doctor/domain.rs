@@ -1,25 +1,24 @@
 //! A sending domain, as receivers see it in DNS.
 
-use super::{
-    Finding, Findings, Grade,
-    dkim::{self, tag},
-    dns::{Dns, NoAnswer, reverse},
-    spf::{self, SpfError, Verdict},
-};
+use super::{Finding, Findings, Grade};
 use crate::{
     exit::{Exit, Failure},
     output::Output,
 };
 use clap::Args;
+use dns::{
+    Dns, NoAnswer,
+    dkim::{self, Key, tag},
+    dmarc::{self, Policy},
+    reverse,
+    spf::{self, SpfError, Verdict},
+};
 use domain::DomainName;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
 };
-
-/// Most domains above the sender's that are asked for a DMARC record (RFC 9989, the tree walk).
-const MOST_PARENTS: usize = 8;
 
 #[derive(Debug, Args)]
 pub struct DomainArgs {
@@ -213,7 +212,7 @@ impl Look {
                 Err(error) => unanswered(&error),
                 Ok(texts) => match &texts[..] {
                     [] => (Grade::Fail, format!("{name} has no record"), "publish it as GetDomain shows it"),
-                    [text] => dkim::key(&name, text),
+                    [text] => judged_key(&name, text),
                     _ => (
                         Grade::Fail,
                         format!("{name} has {} records", texts.len()),
@@ -229,7 +228,7 @@ impl Look {
 
     async fn dmarc(&mut self) -> Option<bool> {
         let begun = Instant::now();
-        let (grade, found, advice) = match self.policy().await {
+        let (grade, found, advice) = match dmarc::policy(&self.dns, &self.domain).await {
             Err(error) => unanswered(&error),
             Ok(Policy::Several(name, count)) => (
                 Grade::Fail,
@@ -267,26 +266,6 @@ impl Look {
             return (Grade::Warn, found, "no rua: nobody tells you who sends in this name; add one to get reports");
         }
         (Grade::Ok, found, "")
-    }
-
-    /// The DMARC record of the domain, or of the nearest domain above it that has one.
-    async fn policy(&self) -> Result<Policy, NoAnswer> {
-        let mut domain = self.domain.as_str();
-        for _ in 0..MOST_PARENTS {
-            let name = format!("_dmarc.{domain}");
-            let mut texts = self.dns.txt(&name).await?;
-            texts.retain(|text| text.split(';').next().is_some_and(|version| version.trim() == "v=DMARC1"));
-            match (texts.len(), texts.pop()) {
-                (1, Some(text)) => return Ok(Policy::One(name, text)),
-                (0, _) | (_, None) => {}
-                (count, _) => return Ok(Policy::Several(name, count)),
-            }
-            match domain.split_once('.') {
-                Some((_, parent)) if parent.contains('.') => domain = parent,
-                _ => break,
-            }
-        }
-        Ok(Policy::None)
     }
 
     /// An address has a name, and the name has the address.
@@ -381,10 +360,27 @@ enum Mail {
     Nowhere,
 }
 
-enum Policy {
-    One(String, String),
-    Several(String, usize),
-    None,
+/// What a published key is worth.
+fn judged_key(name: &str, text: &str) -> Finding {
+    const AS_SHOWN: &str = "publish it as GetDomain shows it";
+    match dkim::key(text) {
+        Key::Revoked => (Grade::Fail, format!("{name} has no key in it"), "an empty p= says that the key is revoked"),
+        Key::NotBase64 => (Grade::Fail, format!("{name}: p= is not base64"), AS_SHOWN),
+        Key::Test => {
+            (Grade::Warn, format!("{name} is marked as a test (t=y)"), "receivers may not count it; leave t=y out")
+        }
+        Key::Ed25519 => (Grade::Ok, format!("{name}: Ed25519"), ""),
+        Key::NotEd25519 => (Grade::Fail, format!("{name}: is no Ed25519 key"), AS_SHOWN),
+        Key::NotRsa => (Grade::Fail, format!("{name}: is no RSA key"), AS_SHOWN),
+        Key::Rsa(bits) if bits < dkim::LEAST_RSA_BITS => {
+            (Grade::Fail, format!("{name}: RSA with {bits} bits"), "receivers ignore it; make a new key")
+        }
+        Key::Rsa(bits) if bits < dkim::GOOD_RSA_BITS => {
+            (Grade::Warn, format!("{name}: RSA with {bits} bits"), "short; make a new key of 2,048 bits")
+        }
+        Key::Rsa(bits) => (Grade::Ok, format!("{name}: RSA with {bits} bits"), ""),
+        Key::Unknown(kind) => (Grade::Fail, format!("{name}: k={kind} is no known kind"), "use rsa or ed25519"),
+    }
 }
 
 fn unanswered(error: &NoAnswer) -> Finding {

@@ -1,6 +1,6 @@
 //! SPF as a receiver evaluates it (RFC 7208), with its look-ups counted.
 
-use super::dns::{Dns, NoAnswer};
+use crate::{Dns, NoAnswer};
 use hickory_resolver::proto::rr::{RData, RecordType};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Most terms that may ask DNS (RFC 7208, 4.6.4).
-pub(super) const MOST_LOOKUPS: u32 = 10;
+pub const MOST_LOOKUPS: u32 = 10;
 /// Most look-ups that may find nothing (RFC 7208, 4.6.4).
 const MOST_VOID: u32 = 2;
 /// Most hosts of one `mx` (RFC 7208, 4.6.4).
@@ -16,16 +16,20 @@ const MOST_HOSTS: usize = 10;
 
 /// What becomes of mail from an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// It may send.
     Pass,
+    /// It may not.
     Fail,
+    /// It probably may not.
     SoftFail,
+    /// The record does not say.
     Neutral,
 }
 
 impl Verdict {
     /// The result's name (RFC 7208, 2.6).
-    pub(super) const fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Fail => "fail",
@@ -37,29 +41,51 @@ impl Verdict {
 
 /// Why a record cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SpfError {
+pub enum SpfError {
+    /// There is no record.
     #[error("{domain} publishes no SPF record")]
-    None { domain: String },
+    None {
+        /// Whose.
+        domain: String,
+    },
+    /// More than one record is an error (RFC 7208, 4.5).
     #[error("{domain} publishes {count} SPF records, and more than one is an error")]
-    Several { domain: String, count: usize },
+    Several {
+        /// Whose.
+        domain: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// More terms ask DNS than may.
     #[error("more than {MOST_LOOKUPS} terms ask DNS, and receivers stop there")]
     TooManyLookups,
+    /// More look-ups find nothing than may.
     #[error("more than {MOST_VOID} look-ups find nothing, and receivers stop there")]
     TooManyVoid,
+    /// A term that is none.
     #[error("{term:?} is no term of SPF")]
-    Syntax { term: String },
+    Syntax {
+        /// The term.
+        term: String,
+    },
+    /// A term that only a mail can fill in.
     #[error("{term:?} has a macro, which depends on each mail and is not evaluated here")]
-    Macro { term: String },
+    Macro {
+        /// The term.
+        term: String,
+    },
+    /// DNS did not answer.
     #[error(transparent)]
     Dns(#[from] NoAnswer),
 }
 
 /// What a record came to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Evaluated {
-    pub(super) verdict: Verdict,
+pub struct Evaluated {
+    /// What becomes of the mail.
+    pub verdict: Verdict,
     /// Terms that asked DNS on the way.
-    pub(super) lookups: u32,
+    pub lookups: u32,
 }
 
 /// The one SPF record of a domain.
@@ -75,7 +101,10 @@ async fn record(dns: &Dns, domain: &str) -> Result<String, SpfError> {
 }
 
 /// Evaluates the record of a domain for an address; for none, every term is walked and only `all` matches.
-pub(super) async fn evaluate(dns: &Dns, domain: &str, source: Option<IpAddr>) -> Result<Evaluated, SpfError> {
+///
+/// # Errors
+/// When the record is missing or wrong, or DNS does not answer.
+pub async fn evaluate(dns: &Dns, domain: &str, source: Option<IpAddr>) -> Result<Evaluated, SpfError> {
     let mut walk = Walk { dns, source, lookups: 0, void: 0 };
     let verdict = walk.domain(domain.to_owned()).await?.unwrap_or(Verdict::Neutral);
     Ok(Evaluated { verdict, lookups: walk.lookups })

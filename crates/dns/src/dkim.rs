@@ -1,45 +1,56 @@
 //! DKIM keys as they are published.
 
-use super::{Finding, Grade};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// Shortest RSA key that receivers should be asked to trust (RFC 8301 takes 1,024 and advises 2,048).
-const GOOD_RSA_BITS: usize = 2048;
+pub const GOOD_RSA_BITS: usize = 2048;
 /// Shortest RSA key that receivers take (RFC 8301, 3.2).
-const LEAST_RSA_BITS: usize = 1024;
+pub const LEAST_RSA_BITS: usize = 1024;
 
 /// A tag of a list such as `v=DKIM1; p=…` (RFC 6376, 3.2).
-pub(super) fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+#[must_use]
+pub fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let tags = text.split(';').filter_map(|part| part.split_once('='));
     tags.map(|(tag, value)| (tag.trim(), value.trim())).find(|(tag, _)| *tag == name).map(|(_, value)| value)
 }
 
+/// What a record says of its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// No key: an empty `p=` says that it is revoked.
+    Revoked,
+    /// `p=` is not base64.
+    NotBase64,
+    /// Marked as a test with `t=y`, so that receivers may not count it.
+    Test,
+    /// An Ed25519 key (RFC 8463).
+    Ed25519,
+    /// Said to be Ed25519, and is not.
+    NotEd25519,
+    /// An RSA key with a modulus of so many bits.
+    Rsa(usize),
+    /// Said to be RSA, and is not.
+    NotRsa,
+    /// Of a kind that receivers do not know.
+    Unknown(String),
+}
+
 /// A published DKIM key (RFC 6376, 3.6.1).
-pub(super) fn key(name: &str, text: &str) -> Finding {
+#[must_use]
+pub fn key(text: &str) -> Key {
     let value: String = tag(text, "p").unwrap_or_default().split_ascii_whitespace().collect();
     if value.is_empty() {
-        return (Grade::Fail, format!("{name} has no key in it"), "an empty p= says that the key is revoked");
+        return Key::Revoked;
     }
-    let Ok(octets) = STANDARD.decode(&value) else {
-        return (Grade::Fail, format!("{name}: p= is not base64"), "publish it as GetDomain shows it");
-    };
+    let Ok(octets) = STANDARD.decode(&value) else { return Key::NotBase64 };
     if tag(text, "t").is_some_and(|flags| flags.split(':').any(|flag| flag.trim() == "y")) {
-        return (Grade::Warn, format!("{name} is marked as a test (t=y)"), "receivers may not count it; leave t=y out");
+        return Key::Test;
     }
     match tag(text, "k").unwrap_or("rsa") {
-        "ed25519" if octets.len() == 32 => (Grade::Ok, format!("{name}: Ed25519"), ""),
-        "ed25519" => (Grade::Fail, format!("{name}: is no Ed25519 key"), "publish it as GetDomain shows it"),
-        "rsa" => match rsa_bits(&octets) {
-            None => (Grade::Fail, format!("{name}: is no RSA key"), "publish it as GetDomain shows it"),
-            Some(bits) if bits < LEAST_RSA_BITS => {
-                (Grade::Fail, format!("{name}: RSA with {bits} bits"), "receivers ignore it; make a new key")
-            }
-            Some(bits) if bits < GOOD_RSA_BITS => {
-                (Grade::Warn, format!("{name}: RSA with {bits} bits"), "short; make a new key of 2,048 bits")
-            }
-            Some(bits) => (Grade::Ok, format!("{name}: RSA with {bits} bits"), ""),
-        },
-        other => (Grade::Fail, format!("{name}: k={other} is no known kind"), "use rsa or ed25519"),
+        "ed25519" if octets.len() == 32 => Key::Ed25519,
+        "ed25519" => Key::NotEd25519,
+        "rsa" => rsa_bits(&octets).map_or(Key::NotRsa, Key::Rsa),
+        other => Key::Unknown(other.to_owned()),
     }
 }
 
@@ -78,6 +89,23 @@ fn element(octets: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_told_apart() {
+        for (text, expected) in [
+            ("v=DKIM1; p=", Key::Revoked),
+            ("v=DKIM1; k=rsa", Key::Revoked),
+            ("v=DKIM1; p=!!", Key::NotBase64),
+            ("v=DKIM1; t=s:y; p=MAQCAgEA", Key::Test),
+            ("v=DKIM1; p=MAQC AgEA", Key::Rsa(9)),
+            ("v=DKIM1; k=rsa; p=AAAA", Key::NotRsa),
+            ("v=DKIM1; k=ed25519; p=AAAA", Key::NotEd25519),
+            ("v=DKIM1; k=ed25519; p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", Key::Ed25519),
+            ("v=DKIM1; k=dsa; p=AAAA", Key::Unknown("dsa".to_owned())),
+        ] {
+            assert_eq!(key(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn keys_that_are_cut_short_are_none() {
