@@ -3,7 +3,7 @@
 use crate::{inbound::InboundConfig, notify::NotifyConfig};
 use serde::{Deserialize, Serialize};
 use service::{HttpConfig, SecretFile};
-use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// Everything that feedback can be told. Durations are texts such as `500ms`, `30s`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,18 +33,33 @@ pub struct FeedbackConfig {
     pub webhooks: BTreeMap<String, WebhookConfig>,
     /// Where mail comes in; absent: none does.
     pub inbound: Option<InboundConfig>,
+    /// How SNS is reached, for webhooks of SES.
+    pub sns: SnsConfig,
     /// How events are posted to the endpoints of tenants.
     pub notify: NotifyConfig,
     /// Posts that are read at once; those beyond are told to come again before they are looked at. Default 16.
     pub webhooks_at_once: NonZeroU32,
 }
 
+/// How SNS is reached: for the certificates with which it signs, and to confirm subscriptions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnsConfig {
+    /// Where its hosts are reached instead of where DNS says, as through an endpoint of a VPC. Default none.
+    pub connect_to: Option<SocketAddr>,
+    /// Roots that its certificate is checked against, instead of Mozilla's (PEM). Default none.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// One webhook of a provider.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
-    /// `sendgrid`, `mailgun`, `postmark`, `sparkpost` or `resend`.
+    /// `sendgrid`, `mailgun`, `ses` (through SNS), `postmark`, `sparkpost` or `resend`.
     pub provider: String,
+    /// Of SES: the topics of SNS that may post, by their ARNs. Needed there.
+    #[serde(default)]
+    pub topics: Vec<String>,
     /// What the provider signs with, one a line, up to 8, all of them good: SendGrid's verification keys, Mailgun's
     /// signing keys, Resend's signing secrets. Postmark and SparkPost sign nothing.
     pub secrets_file: Option<SecretFile>,
@@ -81,6 +96,7 @@ impl Default for FeedbackConfig {
             spool: SpoolConfig::default(),
             webhooks: BTreeMap::new(),
             inbound: None,
+            sns: SnsConfig::default(),
             notify: NotifyConfig::default(),
             webhooks_at_once: const { NonZeroU32::new(16).expect("not zero") },
         }

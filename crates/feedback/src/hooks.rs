@@ -1,11 +1,16 @@
 //! What providers post about mails that they carried: verified, read, committed, and only then answered for.
 
+mod aws;
+
 use crate::{
-    FeedbackError, Office,
-    config::WebhookConfig,
+    FeedbackConfig, FeedbackError, Office,
     metrics::OfPost,
-    webhook::{Answer, Bounce, Credential, Event, Kind, Limits, MachineFlag, Post, Provider, Verifier},
+    webhook::{
+        Answer, Bounce, Certificates, Credential, Event, Kind, Limits, MachineFlag, Post, Provider, Reason, Refusal,
+        TopicArn, Verifier,
+    },
 };
+use aws::Sns;
 use axum::{
     body::Bytes,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -13,7 +18,7 @@ use axum::{
 };
 use domain::fact::{FactDetail, FactKind};
 use service::SecretFile;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use store::{Effect, Feedback};
 use tokio::sync::Semaphore;
 
@@ -25,12 +30,15 @@ pub(crate) struct Hooks {
     known: BTreeMap<String, Verifier>,
     limits: Limits,
     places: Semaphore,
+    sns: Arc<Sns>,
 }
 
 /// Opens the configured webhooks.
-pub(crate) fn open(config: &BTreeMap<String, WebhookConfig>, at_once: usize) -> Result<Hooks, FeedbackError> {
+pub(crate) fn open(config: &FeedbackConfig) -> Result<Hooks, FeedbackError> {
+    let at_once = usize::try_from(config.webhooks_at_once.get()).unwrap_or(1);
+    let sns = Arc::new(Sns::new(&config.sns)?);
     let mut known = BTreeMap::new();
-    for (name, hook) in config {
+    for (name, hook) in &config.webhooks {
         let wrong = |field: &'static str, text: String| FeedbackError::Webhook { name: name.clone(), field, text };
         let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if name.is_empty() || name.len() > 64 || !name.bytes().all(is_fit) {
@@ -60,12 +68,22 @@ pub(crate) fn open(config: &BTreeMap<String, WebhookConfig>, at_once: usize) -> 
             Provider::Postmark => Verifier::postmark(credentials.clone()),
             Provider::Sparkpost => Verifier::sparkpost(credentials.clone()),
             Provider::Ses => {
-                let text = "ses is not taken in yet; give sendgrid, mailgun, postmark, sparkpost or resend";
-                return Err(wrong("provider", text.to_owned()));
+                let read =
+                    |topic: &String| topic.parse().map_err(|error| wrong("topics", format!("{topic:?} {error}")));
+                let topics = hook.topics.iter().map(read).collect::<Result<Vec<TopicArn>, _>>()?;
+                let certificates: Arc<dyn Certificates> = Arc::<Sns>::clone(&sns);
+                Verifier::ses(topics, certificates)
             }
         };
+        if provider != Provider::Ses && !hook.topics.is_empty() {
+            return Err(wrong("topics", "is for ses alone; leave it out".to_owned()));
+        }
         let signs = !matches!(provider, Provider::Postmark | Provider::Sparkpost);
-        let field = if signs { "secrets_file" } else { "credentials_file" };
+        let field = match provider {
+            Provider::Ses => "topics",
+            _ if signs => "secrets_file",
+            _ => "credentials_file",
+        };
         let mut verifier = made.map_err(|error| wrong(field, error.to_string()))?;
         if signs && has_credentials {
             verifier =
@@ -73,7 +91,7 @@ pub(crate) fn open(config: &BTreeMap<String, WebhookConfig>, at_once: usize) -> 
         }
         known.insert(name.clone(), verifier);
     }
-    Ok(Hooks { known, limits: Limits::default(), places: Semaphore::new(at_once) })
+    Ok(Hooks { known, limits: Limits::default(), places: Semaphore::new(at_once), sns })
 }
 
 /// The lines of a file of secrets that hold something.
@@ -97,7 +115,22 @@ pub(crate) async fn take(office: &Office, name: &str, headers: &HeaderMap, body:
         count("shed");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")]).into_response();
     };
-    let verified = match verifier.verify(headers, body, service::clock::now()) {
+    let mut given = verifier.verify(headers, body, service::clock::now());
+    // The certificate that signed it is fetched once, and the post looked at again.
+    let missing = given.as_ref().err().and_then(Refusal::wanted_certificate).cloned();
+    if let Some(url) = missing {
+        if matches!(given.as_ref().err().map(Refusal::reason), Some(Reason::CertificateExpired { .. })) {
+            office.hooks.sns.forget(&url);
+        }
+        match office.hooks.sns.fetch(&url).await {
+            Ok(()) => given = verifier.verify(headers, body, service::clock::now()),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, webhook = name, "cannot fetch the certificate of a post; it is to come again");
+            }
+        }
+    }
+    let verified = match given {
         Ok(verified) => verified,
         Err(refusal) => {
             count("refused");
@@ -109,9 +142,26 @@ pub(crate) async fn take(office: &Office, name: &str, headers: &HeaderMap, body:
             return answer;
         }
     };
-    if !matches!(verified.post(), Post::Events) {
-        count("ignored");
-        return provider.status(Answer::Taken).into_response();
+    match verified.post() {
+        Post::Events => {}
+        Post::ConfirmSubscription(confirmation) => match office.hooks.sns.confirm(confirmation).await {
+            Ok(()) => {
+                tracing::info!(webhook = name, topic = %confirmation.topic, "confirmed a subscription");
+                count("confirmed");
+                return provider.status(Answer::Taken).into_response();
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, webhook = name, topic = %confirmation.topic, "cannot confirm a subscription yet");
+                count("put_off");
+                return provider.status(Answer::TryAgain).into_response();
+            }
+        },
+        Post::Unsubscribed { topic } => {
+            tracing::error!(webhook = name, %topic, "the topic posts here no more; subscribe again");
+            count("ignored");
+            return provider.status(Answer::Taken).into_response();
+        }
     }
     let batch = match verified.read(body, &office.hooks.limits) {
         Ok(batch) => batch,

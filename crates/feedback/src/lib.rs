@@ -29,7 +29,7 @@ mod page;
 mod spool;
 mod web;
 
-pub use config::{FeedbackConfig, SpoolConfig, WebhookConfig};
+pub use config::{FeedbackConfig, SnsConfig, SpoolConfig, WebhookConfig};
 pub use inbound::{InboundConfig, InboundSpoolConfig, InboundTls};
 pub use notify::NotifyConfig;
 
@@ -124,7 +124,7 @@ impl FeedbackService {
         health: &Health,
     ) -> Result<Self, FeedbackError> {
         let metrics = metrics.register(Metrics::register);
-        let hooks = hooks::open(&config.webhooks, usize::try_from(config.webhooks_at_once.get()).unwrap_or(1))?;
+        let hooks = hooks::open(&config)?;
         let server = HttpServer::bind(&config.web).await?;
         tracing::info!(address = %server.local_addr(), "answers recipients");
         let directory = config.spool.directory.display().to_string();

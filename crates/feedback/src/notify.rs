@@ -160,7 +160,9 @@ impl Notifier {
             self.store.progress(taken, &Progress::Parked { taken: vec![], again: vec![] }, None).await?;
             return Ok(());
         }
-        if !self.parked(&desk, taken).await? {
+        // While it takes nothing, what it refused before must not be given up for that.
+        let is_failing = endpoint.failures > 0 && endpoint.cursor < taken.head;
+        if !is_failing && !self.parked(&desk, taken).await? {
             return Ok(());
         }
         let mut cursor = endpoint.cursor;

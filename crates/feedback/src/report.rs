@@ -15,9 +15,12 @@ mod sort;
 pub use aggregate::{DmarcReport, DmarcRow, TlsPolicy, TlsReport};
 
 use crate::webhook::Bounce;
-use domain::{BounceClass, EnhancedStatus, Ruleset};
+use domain::{BounceClass, EnhancedStatus, Ruleset, text::sanitise};
 use serde::Serialize;
 use serde_json::json;
+
+/// Longest `Message-ID` that is told, in characters.
+const MAX_ID: usize = 500;
 
 /// How much of a mail is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +196,7 @@ impl Reading {
             ("subject", json!(self.subject)),
             ("reporting_mta", json!(self.reporting_mta)),
             ("feedback_type", json!(self.feedback_type)),
-            ("original_message_id", json!(self.returned.message_id)),
+            ("original_message_id", json!(self.returned.message_id.as_deref().map(|id| sanitise(id, MAX_ID)))),
             ("dmarc", json!(of_dmarc)),
             ("tls", json!(of_tls)),
         ];

@@ -621,7 +621,9 @@ async fn write(
             park(conn, id, parked).await?;
             sqlx::query!(
                 "update mailfleet.endpoints
-                 set cursor = greatest(cursor, $2), failures = 0, failing_since = null, last_error = '',
+                 set cursor = greatest(cursor, $2), failures = case when $3 then 0 else failures end,
+                     failing_since = case when $3 then null else failing_since end,
+                     last_error = case when $3 then '' else last_error end,
                      succeeded_at = case when $3 then mailfleet.clock() else succeeded_at end
                  where endpoint_id = $1",
                 id,

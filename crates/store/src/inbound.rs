@@ -16,6 +16,8 @@ use sqlx::PgConnection;
 use std::{net::IpAddr, time::Duration};
 use uuid::Uuid;
 
+/// Octets of the mails that are taken at once to be read, but for the last of them.
+const OCTETS: i64 = 32 * 1024 * 1024;
 /// Most mails removed or read anew by one statement.
 const AT_ONCE: i64 = 1_000;
 
@@ -272,7 +274,8 @@ impl Store {
         })
     }
 
-    /// Takes up to `limit` mails that wait to be read, the oldest first; for `lease` nobody else gets them.
+    /// Takes up to `limit` mails that wait to be read, the oldest first, and no more than about 32 MiB of them; for
+    /// `lease` nobody else gets them.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -281,17 +284,22 @@ impl Store {
             sqlx::query_as!(
                 Row,
                 r#"with due as materialized (
-                       select inbound_id from mailfleet.inbound
+                       select inbound_id, octets from mailfleet.inbound
                        where state = 0 and due_at <= mailfleet.clock()
                        order by due_at, inbound_id limit $1 for update skip locked
+                   ), picked as (
+                       select inbound_id from (
+                           select inbound_id, sum(octets) over (order by inbound_id) - octets as before from due
+                       ) as ahead where before < $3
                    )
                    update mailfleet.inbound i
                    set tries = least(i.tries + 1, 1000), due_at = mailfleet.clock() + make_interval(secs => $2)
-                   from due where i.inbound_id = due.inbound_id
+                   from picked where i.inbound_id = picked.inbound_id
                    returning i.inbound_id, i.received_at, i.door, i.about, i.sender, i.recipient, i.remote, i.helo, i.tls,
                              i.octets, i.raw, i.state, i.tries, i.kind, i.outcome, i.read_at"#,
                 i64::from(limit),
                 lease.as_secs_f64(),
+                OCTETS,
             )
             .fetch_all(&mut *conn)
             .await?

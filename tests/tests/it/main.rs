@@ -28,6 +28,7 @@ mod rotation;
 mod routes;
 mod sandbox;
 mod senders;
+mod ses;
 mod shaping;
 mod templates;
 mod tempo;

@@ -60,7 +60,7 @@ pub struct InboundConfig {
     /// How long whoever reads a mail has it for himself. Default 60 s.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// How often reading a mail is begun before it counts as dead. Default 3.
+    /// How often reading a mail is begun before it counts as dead. Default 5.
     pub tries: NonZeroU32,
     /// How long a mail is kept once it has been read; dead ones four times as long. Default 30 days.
     #[serde(with = "humantime_serde")]
@@ -114,7 +114,7 @@ impl Default for InboundConfig {
             batch: const { NonZeroU32::new(50).expect("not zero") },
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(60),
-            tries: const { NonZeroU32::new(3).expect("not zero") },
+            tries: const { NonZeroU32::new(5).expect("not zero") },
             keep: Duration::from_secs(30 * 24 * 3600),
         }
     }

@@ -87,18 +87,35 @@ async fn round(inbound: &Arc<Inbound>) -> Result<usize, StoreError> {
     for outcome in &mut outcomes {
         narrow(inbound, outcome).await?;
     }
+    if let Err(error) = finish(inbound, &outcomes).await {
+        if outcomes.len() == 1 {
+            return Err(error);
+        }
+        // One by one, so that no mail shares another's fate.
+        for outcome in &outcomes {
+            if let Err(error) = finish(inbound, std::slice::from_ref(outcome)).await {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, inbound = %outcome.id, "cannot record what a mail came to; it is read again");
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Records what mails came to.
+async fn finish(inbound: &Inbound, outcomes: &[InboundOutcome]) -> Result<(), StoreError> {
     let items: Vec<Feedback> = outcomes.iter().flat_map(|outcome| outcome.feedback.iter().cloned()).collect();
-    let recording = inbound.office.store.finish_inbound(&outcomes);
+    let recording = inbound.office.store.finish_inbound(outcomes);
     let done = timeout(inbound.config.lease, recording).await.unwrap_or(Err(StoreError::Timeout))?;
     inbound.office.metrics.recorded(&items, done);
-    for outcome in &outcomes {
+    for outcome in outcomes {
         let kind = if outcome.is_dead { "dead".to_owned() } else { outcome.kind.clone() };
         inbound.office.metrics.mails_read.get_or_create(&OfReport { kind }).inc();
         if outcome.is_dead {
             tracing::warn!(inbound = %outcome.id, error = %outcome.outcome["error"], "nothing can be made of a mail that came in");
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 /// Reads one mail apart from everything else, since it is whatever somebody sends; `None` when that broke down: the mail

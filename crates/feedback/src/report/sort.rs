@@ -261,7 +261,7 @@ fn complaint(letter: &Letter<'_>, reading: &mut Reading) {
     let Some(fields) = &letter.feedback else { return };
     let word = fields.get("feedback-type").unwrap_or("abuse").to_lowercase();
     let word = word.split([' ', ';', '(']).next().unwrap_or("abuse").to_owned();
-    reading.reporting_mta = fields.get("reporting-mta").map(|mta| untyped(mta).to_owned());
+    reading.reporting_mta = fields.get("reporting-mta").map(|mta| sanitise(untyped(mta), 255));
     let names = ["original-rcpt-to", "removal-recipient", "redacted-address"];
     let mut recipients: Vec<String> = Vec::new();
     for name in names {

@@ -41,7 +41,7 @@ impl TopicArn {
     }
 
     /// The host of SNS in that region: the only one whose certificates and links belong to this topic.
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("sns.{}.amazonaws.com{}", self.region(), if self.china { ".cn" } else { "" })
     }
 }

@@ -67,6 +67,19 @@ const HOT: &[(&str, &str, &str, &str)] = &[
         "array_fill(gen_random_uuid(), array[500]), null, null, null",
     ),
     (
+        "feedback",
+        include_str!("../../src/sql/feedback.sql"),
+        "uuid[], smallint[], integer[], timestamptz[], jsonb[]",
+        "array_fill(gen_random_uuid(), array[500]), array_fill(11::smallint, array[500]), array_fill(7, array[500]), \
+         array_fill(now(), array[500]), array_fill('{}'::jsonb, array[500])",
+    ),
+    (
+        "log_at",
+        include_str!("../../src/sql/log_at.sql"),
+        "bigint[], uuid",
+        "array_fill(5::bigint, array[100]), gen_random_uuid()",
+    ),
+    (
         "log_after",
         include_str!("../../src/sql/log_after.sql"),
         "bigint, bigint, uuid[]",
