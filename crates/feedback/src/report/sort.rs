@@ -242,7 +242,8 @@ fn unstructured(
                 judge.judge(Evidence { status: judged.status, diagnostic: judged.diagnostic.as_deref(), prose: &all });
         }
         Finding {
-            recipient,
+            // It may come from a header that came back, and hold whatever that holds.
+            recipient: recipient.map(|one| sanitise(&one, 320)),
             original_recipient: None,
             action: Some(action),
             status: judged.status,

@@ -147,6 +147,15 @@ proptest! {
 }
 
 #[test]
+fn what_is_told_can_be_kept_whatever_a_header_held() {
+    let mail = b"From: MAILER-DAEMON@b.test\r\nTo: x@shop.example\r\nSubject: Undelivered mail\r\n\r\nUser unknown.\r\n\r\n\
+                 --- Below this line is a copy of the message.\r\n\r\nMessage-ID: <a\0b@c.test>\r\nTo: \0\0 g3@far.example\r\n";
+    let reading = Reader::default().read(mail).unwrap();
+    assert_eq!(reading.kind, Kind::Bounce);
+    assert!(!reading.outcome().to_string().contains("\\u0000"), "{reading:?}");
+}
+
+#[test]
 fn what_people_write_suppresses_nobody() {
     let mail = b"From: a@b.test\r\nTo: news@shop.example\r\nSubject: hello\r\n\r\nuser unknown 550 5.1.1 x@y.test\r\n";
     let reading = Reader::default().read(mail).unwrap();
