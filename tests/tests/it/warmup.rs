@@ -56,6 +56,8 @@ async fn perhaps_an_hour_passes(fleet: &Fleet) {
     let queues = fleet.store.queues(None).await.unwrap();
     if queues.iter().all(|queue| queue.moving == 0 && queue.due == 0) {
         fleet.clock.advance(Duration::from_secs(3_601)).await;
+        // The jump took every lease: else hours would pass, and days with them, before anybody may work.
+        fleet.ready().await;
     }
 }
 
