@@ -243,6 +243,9 @@ pub enum ReadError {
     /// There is no header.
     #[error("has no header")]
     NoHeader,
+    /// The parser breaks down over it.
+    #[error("has a structure that the parser breaks down over")]
+    Structure,
     /// It calls itself a report, and what it holds cannot be read.
     #[error("the report in it cannot be read: {0}")]
     Report(String),
@@ -280,6 +283,11 @@ impl Reader {
         if mail.len() > self.limits.octets {
             return Err(ReadError::TooLarge(self.limits.octets));
         }
+        // Some structures make the parser panic, whatever its documentation promises: fuzzing found them.
+        std::panic::catch_unwind(|| self.read_parsed(mail)).unwrap_or(Err(ReadError::Structure))
+    }
+
+    fn read_parsed(&self, mail: &[u8]) -> Result<Reading, ReadError> {
         let parsed = mail_parser::MessageParser::default().parse(mail).ok_or(ReadError::NoHeader)?;
         let letter = letter::Letter::open(&parsed, &self.limits);
         if let Some(reading) = aggregate::read(mail, &letter, &self.limits)? {

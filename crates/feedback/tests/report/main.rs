@@ -156,6 +156,12 @@ fn what_is_told_can_be_kept_whatever_a_header_held() {
 }
 
 #[test]
+fn a_mail_that_the_parser_breaks_down_over_is_refused() {
+    let mail = fs::read(folder().join("hostile/multipart-without-a-parent")).unwrap();
+    assert_eq!(Reader::default().read(&mail).unwrap_err(), ReadError::Structure);
+}
+
+#[test]
 fn what_people_write_suppresses_nobody() {
     let mail = b"From: a@b.test\r\nTo: news@shop.example\r\nSubject: hello\r\n\r\nuser unknown 550 5.1.1 x@y.test\r\n";
     let reading = Reader::default().read(mail).unwrap();
