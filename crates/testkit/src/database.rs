@@ -11,7 +11,10 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 use store::{Store, StoreConfig, StoreError, admin};
@@ -23,6 +26,8 @@ const PREFIX: &str = "mailfleet_test_";
 const TEMPLATE: &str = "mailfleet_template_";
 /// How long a copy is tried while somebody still holds the template.
 const COPY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a test waits until its database is dropped.
+const DROP_LIMIT: Duration = Duration::from_secs(2);
 
 static TEMPLATE_NAME: OnceCell<String> = OnceCell::const_new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -93,12 +98,15 @@ impl Drop for TestDatabase {
             return;
         }
         let (server, name) = (self.server.clone(), self.name.clone());
-        // A thread and runtime of its own: the test's may be about to end, and this must be done first.
-        let dropped = std::thread::spawn(move || {
+        // A thread and runtime of its own: the test's may be about to end, and this must be done first. But not for ever:
+        // the server waits for whoever is just connecting, who may be of this test and wait for this very thread.
+        let (done, dropped) = mpsc::channel();
+        std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map(|runtime| runtime.block_on(admin::drop_database(&server, &name)))
+            let dropped = runtime.map(|runtime| runtime.block_on(admin::drop_database(&server, &name)));
+            let _late = done.send(matches!(dropped, Ok(Ok(()))));
         });
-        if !matches!(dropped.join(), Ok(Ok(Ok(())))) {
+        if !matches!(dropped.recv_timeout(DROP_LIMIT), Ok(true)) {
             tracing::warn!(database = %self.name, "test database not dropped");
         }
     }
