@@ -268,10 +268,12 @@ impl Ports {
     }
 
     fn preferably(&mut self, port: u16) -> anyhow::Result<SocketAddr> {
-        match self.take(port) {
-            Ok(address) => Ok(address),
-            Err(_) => self.any(),
+        if is_ours(port)
+            && let Ok(address) = self.take(port)
+        {
+            return Ok(address);
         }
+        self.any()
     }
 
     fn take(&mut self, port: u16) -> std::io::Result<SocketAddr> {
@@ -280,6 +282,17 @@ impl Ports {
         self.held.push(listener);
         Ok(address)
     }
+}
+
+/// Whether no other fleet that starts now wants this port: both would find it free, and one could not listen. As long as
+/// this process lives.
+fn is_ours(port: u16) -> bool {
+    let path = std::env::temp_dir().join(format!("mailfleet-port-{port}.lock"));
+    // Where there can be no lock the port is tried all the same.
+    let Ok(file) = fs::OpenOptions::new().create(true).append(true).open(path) else { return true };
+    let is_ours = file.try_lock().is_ok();
+    std::mem::forget(file);
+    is_ours
 }
 
 /// Waits for the signal that ends the command.
