@@ -13,7 +13,6 @@
 
 mod credential;
 mod event;
-mod hex;
 mod read;
 mod refusal;
 mod sns;

@@ -6,56 +6,118 @@
 
 mod delivery;
 mod link;
+mod mailgun;
+mod parts;
+mod postmark;
+mod resend;
+mod sendgrid;
+mod ses;
+mod sparkpost;
 
 pub(crate) use delivery::over;
 pub(crate) use link::{Link, LinkError};
 
 use crate::{
     config::{Deadlines, ProviderConfig},
-    provider::{Problem, Provider},
+    provider::{self, Problem, Provider},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
 use domain::{BounceClass, MessageId, text::sanitise};
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Request, StatusCode, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT},
     http::uri::Scheme,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use smtp::TlsContext;
-use std::{net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 use tokio_util::bytes::Bytes;
 
-/// Longest mail that Mailgun takes.
-const MAILGUN_MOST: usize = 25 * 1024 * 1024;
-/// Longest content that SparkPost takes.
-const SPARKPOST_MOST: usize = 20 * 1024 * 1024;
 /// Wait after an answer that says "too fast" and not until when.
 const UNSTATED_WAIT: Duration = Duration::from_secs(60);
-/// Longest wait that an answer may impose.
+/// Longest wait that an answer may impose, and the wait after one that speaks of a day or a month.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Longest text kept of an answer, in characters.
 const MAX_TEXT: usize = 300;
 
 /// An account at a provider's HTTP API.
 pub(crate) struct Api {
-    kind: Kind,
+    driver: Box<dyn Driver>,
     pub(crate) host: String,
     pub(crate) port: u16,
     is_tls: bool,
     authority: HeaderValue,
-    path: String,
-    authorization: HeaderValue,
     tls: TlsContext,
     connect: Duration,
     answer: Duration,
 }
 
+/// What differs from provider to provider.
+trait Driver: Send + Sync {
+    /// Longest mail, in octets.
+    fn most(&self) -> usize;
+
+    /// Where mail is handed over.
+    fn path(&self) -> &str;
+
+    /// The body that hands over a mail, and its type; or why the provider would not take it.
+    fn body(&self, parcel: &Parcel<'_>) -> Result<(Cow<'static, str>, Vec<u8>), Answer>;
+
+    /// The header fields that show who asks, and what else the provider wants. Values are of visible ASCII.
+    fn sign(&self, ask: &Ask<'_>) -> Vec<(&'static str, String)>;
+
+    /// The provider's own name for a mail that it took.
+    fn id<'a>(&self, reply: &'a Reply<'_>) -> Option<&'a str>;
+
+    /// The words in which it says why not.
+    fn words<'a>(&self, json: &'a Value) -> Option<&'a str>;
+
+    /// What an answer means that does not mean what its status usually does.
+    fn judge(&self, reply: &Reply<'_>) -> Option<Meaning>;
+}
+
+/// A mail that is to be handed over to one recipient.
+struct Parcel<'a> {
+    message: MessageId,
+    recipient: &'a str,
+    mime: &'a [u8],
+}
+
+/// A request as far as it stands before it is signed.
+struct Ask<'a> {
+    authority: &'a str,
+    message: MessageId,
+    content_type: &'a str,
+    body: &'a [u8],
+    now: DateTime<Utc>,
+}
+
+/// What came back.
+struct Reply<'a> {
+    status: u16,
+    headers: &'a HeaderMap,
+    json: Option<Value>,
+    body: &'a [u8],
+}
+
+impl Reply<'_> {
+    /// A value of the JSON, by its path; null where there is none.
+    fn at(&self, path: &str) -> &Value {
+        self.json.as_ref().and_then(|json| json.pointer(path)).unwrap_or(&Value::Null)
+    }
+}
+
+/// What an answer means, before anything is said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Mailgun,
-    Sparkpost,
+enum Meaning {
+    Taken,
+    Refused(BounceClass),
+    Later,
+    Unready,
+    Busy(Duration),
+    Closed,
+    Doubt,
 }
 
 /// What an answer means.
@@ -67,12 +129,21 @@ pub(crate) enum Answer {
     Refused { class: BounceClass, text: String },
     /// It did not take it, for now.
     Later { text: String },
+    /// It takes nothing from this sender, or in this stream, until somebody sets that up with it.
+    Unready { text: String },
     /// Nothing is taken from this account for so long.
     Busy { wait: Duration, text: String },
     /// Nothing is taken from this account until somebody mends it.
     Closed { text: String },
     /// Nobody can tell whether it has the mail.
     Doubt { text: String },
+}
+
+impl Answer {
+    /// This API cannot carry a mail of such a form.
+    fn unfit(text: impl Into<String>) -> Self {
+        Self::Refused { class: BounceClass::ContentRelated, text: text.into() }
+    }
 }
 
 impl Api {
@@ -83,17 +154,9 @@ impl Api {
         deadlines: &Deadlines,
         tls: TlsContext,
     ) -> Result<Self, Problem> {
-        let kind = match provider {
-            Provider::Mailgun => Kind::Mailgun,
-            Provider::Sparkpost => Kind::Sparkpost,
-            Provider::Sendgrid | Provider::Ses | Provider::Postmark | Provider::Resend => {
-                let problem = "http is for mailgun and sparkpost; leave it out to use this provider's SMTP relay";
-                return Err(("transport", problem.to_owned()));
-            }
-        };
+        let is_ses = provider == Provider::Ses;
         for (field, is_given) in [
-            ("username", config.username.is_some()),
-            ("stream", config.stream.is_some()),
+            ("username", config.username.is_some() && !is_ses),
             ("helo", config.helo.is_some()),
             ("host", config.host.is_some()),
             ("port", config.port.is_some()),
@@ -104,122 +167,112 @@ impl Api {
                 return Err((field, "is for the SMTP relay; leave it out beside transport = \"http\"".to_owned()));
             }
         }
-        let host = match (kind, config.region.as_str()) {
-            (Kind::Mailgun, "" | "us") => "api.mailgun.net",
-            (Kind::Mailgun, "eu") => "api.eu.mailgun.net",
-            (Kind::Sparkpost, "" | "us") => "api.sparkpost.com",
-            (Kind::Sparkpost, "eu") => "api.eu.sparkpost.com",
-            (_, region) => return Err(("region", format!("{region:?} is none of us and eu"))),
+        if config.domain.is_some() && provider != Provider::Mailgun {
+            return Err(("domain", "this provider needs none; leave it out".to_owned()));
+        }
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(("password_file", "holds no key: one line of visible ASCII is wanted".to_owned()));
+        }
+        provider::check_stream(provider, config.stream.as_deref())?;
+        let stream = config.stream.clone();
+        let host = host(provider, &config.region)?;
+        let driver: Box<dyn Driver> = match provider {
+            Provider::Mailgun => match &config.domain {
+                Some(domain) => Box::new(mailgun::Mailgun::new(domain.as_str(), key)),
+                None => return Err(("domain", "give the sending domain of the account".to_owned())),
+            },
+            Provider::Sparkpost => Box::new(sparkpost::Sparkpost::new(key)),
+            Provider::Ses => match &config.username {
+                Some(id) if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                    Box::new(ses::Ses::new(&config.region, id, key, stream))
+                }
+                _ => return Err(("username", "give the id of the access key whose secret is the password".to_owned())),
+            },
+            Provider::Sendgrid => Box::new(sendgrid::Sendgrid::new(key)),
+            Provider::Postmark => Box::new(postmark::Postmark::new(key, stream)),
+            Provider::Resend => Box::new(resend::Resend::new(key)),
         };
         let base = config.base_url.clone().unwrap_or_else(|| format!("https://{host}"));
         let (is_tls, host, port, authority) = place(&base).map_err(|problem| ("base_url", problem))?;
-        let path = match (kind, &config.domain) {
-            (Kind::Mailgun, Some(domain)) => format!("/v3/{domain}/messages.mime"),
-            (Kind::Mailgun, None) => return Err(("domain", "give the sending domain of the account".to_owned())),
-            (Kind::Sparkpost, None) => "/api/v1/transmissions".to_owned(),
-            (Kind::Sparkpost, Some(_)) => return Err(("domain", "this provider needs none; leave it out".to_owned())),
-        };
-        let wrong = ("password_file", "holds no key: one line of visible ASCII is wanted".to_owned());
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(wrong);
-        }
-        let authorization = match kind {
-            Kind::Mailgun => format!("Basic {}", STANDARD.encode(format!("api:{key}"))),
-            Kind::Sparkpost => key.to_owned(),
-        };
-        let mut authorization = HeaderValue::try_from(authorization).map_err(|_| wrong)?;
-        authorization.set_sensitive(true);
-        Ok(Self {
-            kind,
-            host,
-            port,
-            is_tls,
-            authority,
-            path,
-            authorization,
-            tls,
-            connect: deadlines.connect,
-            answer: deadlines.dot,
-        })
+        Ok(Self { driver, host, port, is_tls, authority, tls, connect: deadlines.connect, answer: deadlines.dot })
     }
 
     /// The request that hands over one mail to one recipient; or why the provider would not take it.
-    fn request(&self, message: MessageId, recipient: &str, mime: &Bytes) -> Result<Request<Full<Bytes>>, Answer> {
-        let most = match self.kind {
-            Kind::Mailgun => MAILGUN_MOST,
-            Kind::Sparkpost => SPARKPOST_MOST,
+    fn request(
+        &self,
+        message: MessageId,
+        recipient: &str,
+        mime: &[u8],
+        now: DateTime<Utc>,
+    ) -> Result<Request<Full<Bytes>>, Answer> {
+        let most = self.driver.most();
+        let too_long = |length: usize| {
+            let text = format!("the mail has {length} octets, the provider takes {most}");
+            Answer::Refused { class: BounceClass::QuotaIssues, text }
         };
         if mime.len() > most {
-            let text = format!("the mail has {} octets, the provider takes {most}", mime.len());
-            return Err(Answer::Refused { class: BounceClass::QuotaIssues, text });
+            return Err(too_long(mime.len()));
         }
-        let (kind, body) = match self.kind {
-            Kind::Mailgun => {
-                // A message's id is made after its content is known, and most of it is random: no content holds it.
-                let boundary = format!("mailfleet-{message}");
-                (format!("multipart/form-data; boundary={boundary}"), form(&boundary, message, recipient, mime))
-            }
-            Kind::Sparkpost => {
-                let Ok(text) = std::str::from_utf8(mime) else {
-                    let text = "the mail holds octets that are not UTF-8, which JSON cannot carry".to_owned();
-                    return Err(Answer::Refused { class: BounceClass::ContentRelated, text });
-                };
-                let body = json!({
-                    "recipients": [{ "address": { "email": recipient }, "metadata": { "mid": message.to_string() } }],
-                    "content": { "email_rfc822": text },
-                    // The mail is finished and signed: braces in it are no variables.
-                    "options": { "perform_substitutions": false },
-                });
-                ("application/json".to_owned(), body.to_string().into_bytes())
-            }
-        };
-        let request = Request::post(&self.path)
+        let (content_type, body) = self.driver.body(&Parcel { message, recipient, mime })?;
+        let authority = self.authority.to_str().unwrap_or_default();
+        let fields = self.driver.sign(&Ask { authority, message, content_type: &content_type, body: &body, now });
+        let mut request = Request::post(self.driver.path())
             .header(HOST, &self.authority)
             .header(USER_AGENT, "mailfleet")
-            .header(AUTHORIZATION, &self.authorization)
-            .header(CONTENT_TYPE, kind)
-            .body(Full::new(Bytes::from(body)))
-            .expect("a path and values that were checked");
-        Ok(request)
+            .header(CONTENT_TYPE, content_type.as_ref());
+        for (name, value) in fields {
+            let mut value = HeaderValue::try_from(value).expect("a key that was checked");
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        Ok(request.body(Full::new(Bytes::from(body))).expect("a path and values that were checked"))
     }
 
     /// What an answer means; `now` in seconds since 1970.
     fn judge(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], now: f64) -> Answer {
-        let json: Option<Value> = serde_json::from_slice(body).ok();
-        let text = || {
-            let said = match (self.kind, &json) {
-                (Kind::Mailgun, Some(json)) => json["message"].as_str().map(str::to_owned),
-                (Kind::Sparkpost, Some(json)) => json["errors"][0]["message"].as_str().map(str::to_owned),
-                (_, None) => None,
-            };
-            let said = said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-            sanitise(&format!("HTTP {}: {}", status.as_u16(), said.trim()), MAX_TEXT)
-        };
-        match status.as_u16() {
-            // SparkPost says yes to the request and no to its one recipient.
-            200..=299 if json.as_ref().is_some_and(|json| json["results"]["total_rejected_recipients"] == 1) => {
-                Answer::Refused { class: BounceClass::Uncategorized, text: text() }
-            }
-            200..=299 => {
-                let id = json.as_ref().and_then(|json| match self.kind {
-                    Kind::Mailgun => json["id"].as_str(),
-                    Kind::Sparkpost => json["results"]["id"].as_str(),
-                });
-                Answer::Taken { id: id.map(|id| sanitise(id, MAX_TEXT)) }
-            }
-            401 | 402 | 403 | 404 | 405 | 415 => Answer::Closed { text: text() },
-            // A redirect would carry the key to a place that nobody configured.
-            300..=399 => Answer::Closed { text: text() },
-            413 => Answer::Refused { class: BounceClass::QuotaIssues, text: text() },
-            // SparkPost: the account's sending limit.
-            420 | 429 => Answer::Busy { wait: stated(headers, now).unwrap_or(UNSTATED_WAIT), text: text() },
-            408 | 425 => Answer::Later { text: text() },
-            400..=499 => Answer::Refused { class: BounceClass::Uncategorized, text: text() },
-            500 | 503 if self.kind == Kind::Mailgun => Answer::Later { text: text() },
-            // A gateway that speaks for a server which may have done its work; at SparkPost any of them.
-            _ => Answer::Doubt { text: text() },
+        let reply = Reply { status: status.as_u16(), headers, json: serde_json::from_slice(body).ok(), body };
+        let meaning = self.driver.judge(&reply).unwrap_or_else(|| usual(&reply));
+        let said = reply.json.as_ref().and_then(|json| self.driver.words(json)).map(Cow::Borrowed);
+        let said = said.unwrap_or_else(|| String::from_utf8_lossy(reply.body));
+        let text = sanitise(&format!("HTTP {}: {}", reply.status, said.trim()), MAX_TEXT);
+        match meaning {
+            Meaning::Taken => Answer::Taken { id: self.driver.id(&reply).map(|id| sanitise(id, MAX_TEXT)) },
+            Meaning::Refused(class) => Answer::Refused { class, text },
+            Meaning::Later => Answer::Later { text },
+            Meaning::Unready => Answer::Unready { text },
+            Meaning::Busy(wait) => Answer::Busy { wait: stated(headers, now).unwrap_or(wait), text },
+            Meaning::Closed => Answer::Closed { text },
+            Meaning::Doubt => Answer::Doubt { text },
         }
     }
+}
+
+/// What a status means at every provider that says nothing else by it.
+fn usual(reply: &Reply<'_>) -> Meaning {
+    match reply.status {
+        200..=299 => Meaning::Taken,
+        // A redirect would carry the key to a place that nobody configured.
+        300..=399 | 401..=405 | 415 => Meaning::Closed,
+        413 => Meaning::Refused(BounceClass::QuotaIssues),
+        429 => Meaning::Busy(UNSTATED_WAIT),
+        408 | 425 => Meaning::Later,
+        400..=499 => Meaning::Refused(BounceClass::Uncategorized),
+        // A gateway that speaks for a server which may have done its work.
+        _ => Meaning::Doubt,
+    }
+}
+
+/// Where an account lives.
+fn host(provider: Provider, region: &str) -> Result<String, Problem> {
+    let (host, european) = match provider {
+        Provider::Ses => return Ok(format!("email.{}.amazonaws.com", provider::aws_region(region)?)),
+        Provider::Sendgrid => ("api.sendgrid.com", Some("api.eu.sendgrid.com")),
+        Provider::Mailgun => ("api.mailgun.net", Some("api.eu.mailgun.net")),
+        Provider::Sparkpost => ("api.sparkpost.com", Some("api.eu.sparkpost.com")),
+        Provider::Postmark => ("api.postmarkapp.com", None),
+        Provider::Resend => ("api.resend.com", None),
+    };
+    provider::of_region(region, host, european)
 }
 
 /// Where a base URL leads: with TLS or without, host, port, and the Host header.
@@ -242,20 +295,6 @@ fn place(url: &str) -> Result<(bool, String, u16, HeaderValue), String> {
     let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let header = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("{url:?} is no URL; {fix}"))?;
     Ok((is_tls, host, port, header))
-}
-
-/// A form with the mail as a file (RFC 7578).
-fn form(boundary: &str, message: MessageId, recipient: &str, mime: &[u8]) -> Vec<u8> {
-    let field = |name: &str, value: &str| {
-        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
-    };
-    let file = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"message\"; filename=\"message.eml\"\r\n\
-         Content-Type: message/rfc822\r\n\r\n"
-    );
-    let (to, mid) = (field("to", recipient), field("v:mid", &message.to_string()));
-    let end = format!("\r\n--{boundary}--\r\n");
-    [to.as_bytes(), mid.as_bytes(), file.as_bytes(), mime, end.as_bytes()].concat()
 }
 
 /// The wait that an answer states: in seconds, or as the second since 1970 in which it is over.

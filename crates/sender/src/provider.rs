@@ -65,26 +65,15 @@ impl Provider {
     }
 
     fn host(self, region: &str) -> Result<String, Problem> {
-        let fixed = |host: &str, european: Option<&str>| match (region, european) {
-            ("" | "us", _) => Ok(host.to_owned()),
-            ("eu", Some(european)) => Ok(european.to_owned()),
-            (_, Some(_)) => Err(("region", format!("{region:?} is none of us and eu"))),
-            (_, None) => Err(("region", "this provider has one place; leave it out".to_owned())),
+        let (host, european) = match self {
+            Self::Sendgrid => ("smtp.sendgrid.net", Some("smtp.eu.sendgrid.net")),
+            Self::Mailgun => ("smtp.mailgun.org", Some("smtp.eu.mailgun.org")),
+            Self::Postmark => ("smtp.postmarkapp.com", None),
+            Self::Sparkpost => ("smtp.sparkpostmail.com", Some("smtp.eu.sparkpostmail.com")),
+            Self::Resend => ("smtp.resend.com", None),
+            Self::Ses => return Ok(format!("email-smtp.{}.amazonaws.com", aws_region(region)?)),
         };
-        match self {
-            Self::Sendgrid => fixed("smtp.sendgrid.net", Some("smtp.eu.sendgrid.net")),
-            Self::Mailgun => fixed("smtp.mailgun.org", Some("smtp.eu.mailgun.org")),
-            Self::Postmark => fixed("smtp.postmarkapp.com", None),
-            Self::Sparkpost => fixed("smtp.sparkpostmail.com", Some("smtp.eu.sparkpostmail.com")),
-            Self::Resend => fixed("smtp.resend.com", None),
-            Self::Ses => {
-                let is_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-                if region.is_empty() || !region.bytes().all(is_region) {
-                    return Err(("region", "give the AWS region of the account, such as eu-central-1".to_owned()));
-                }
-                Ok(format!("email-smtp.{region}.amazonaws.com"))
-            }
-        }
+        of_region(region, host, european)
     }
 
     /// Who logs in where everybody uses the same word; `None` where it differs from account to account.
@@ -131,15 +120,7 @@ impl Account {
             }
             (None, None) => return Err(("username", "give the address of the SMTP credential".to_owned())),
         };
-        if let Some(stream) = &config.stream {
-            if !matches!(provider, Provider::Postmark | Provider::Ses) {
-                return Err(("stream", "this provider has none; leave it out".to_owned()));
-            }
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            if stream.is_empty() || stream.len() > MAX_STREAM || !stream.bytes().all(is_plain) {
-                return Err(("stream", format!("has not 1 to {MAX_STREAM} letters, digits, hyphens, underscores")));
-            }
-        }
+        check_stream(provider, config.stream.as_deref())?;
         let (max_connections, messages_per_connection) = provider.limits();
         Ok(Self {
             provider,
@@ -173,6 +154,38 @@ impl Account {
             Provider::Resend => format!("Resend-Idempotency-Key: {message}\r\n"),
         }
     }
+}
+
+/// The host of an account in a region, at a provider that has one or two of them.
+pub(crate) fn of_region(region: &str, host: &str, european: Option<&str>) -> Result<String, Problem> {
+    match (region, european) {
+        ("" | "us", _) => Ok(host.to_owned()),
+        ("eu", Some(european)) => Ok(european.to_owned()),
+        (_, Some(_)) => Err(("region", format!("{region:?} is none of us and eu"))),
+        (_, None) => Err(("region", "this provider has one place; leave it out".to_owned())),
+    }
+}
+
+/// A region of AWS, as it stands in host names.
+pub(crate) fn aws_region(region: &str) -> Result<&str, Problem> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if region.is_empty() || !region.bytes().all(is_plain) {
+        return Err(("region", "give the AWS region of the account, such as eu-central-1".to_owned()));
+    }
+    Ok(region)
+}
+
+/// That a stream is given only where there are streams, and in their letters.
+pub(crate) fn check_stream(provider: Provider, stream: Option<&str>) -> Result<(), Problem> {
+    let Some(stream) = stream else { return Ok(()) };
+    if !matches!(provider, Provider::Postmark | Provider::Ses) {
+        return Err(("stream", "this provider has none; leave it out".to_owned()));
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if stream.is_empty() || stream.len() > MAX_STREAM || !stream.bytes().all(is_plain) {
+        return Err(("stream", format!("has not 1 to {MAX_STREAM} letters, digits, hyphens, underscores")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

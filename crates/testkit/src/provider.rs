@@ -1,8 +1,11 @@
 //! Stand-ins of providers' HTTP APIs: they take what the provider takes, refuse what it refuses in its own words, and
 //! misbehave on command.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
+mod finished;
+mod parts;
+mod sigv4;
+
+use serde_json::json;
 use std::{
     io,
     net::SocketAddr,
@@ -32,6 +35,30 @@ pub enum Account {
         /// The key.
         key: String,
     },
+    /// Amazon SES in a region.
+    Ses {
+        /// The region.
+        region: String,
+        /// The access key's id.
+        key_id: String,
+        /// Its secret.
+        secret: String,
+    },
+    /// SendGrid.
+    Sendgrid {
+        /// The key.
+        key: String,
+    },
+    /// A server of Postmark.
+    Postmark {
+        /// Its token.
+        token: String,
+    },
+    /// Resend.
+    Resend {
+        /// The key.
+        key: String,
+    },
 }
 
 /// What it does to a request that is right.
@@ -54,7 +81,7 @@ pub struct Taken {
     pub recipient: String,
     /// Our id, as the webhooks would repeat it.
     pub mid: String,
-    /// The mail.
+    /// The mail; where the provider takes parts, the request with them.
     pub mime: Vec<u8>,
 }
 
@@ -72,8 +99,37 @@ pub struct FakeProvider {
     _serving: JoinSet<()>,
 }
 
-/// An answer: status, and body.
-type Answer = (u16, String);
+/// An answer.
+struct Answer {
+    status: u16,
+    /// Further header lines, each with its end.
+    headers: String,
+    body: String,
+}
+
+impl Answer {
+    fn new(status: u16, body: impl ToString) -> Self {
+        Self { status, headers: String::new(), body: body.to_string() }
+    }
+}
+
+/// A request.
+struct Asked<'a> {
+    /// Method, path and version.
+    start: &'a str,
+    headers: &'a [(String, String)],
+    body: &'a [u8],
+}
+
+impl Asked<'_> {
+    fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    fn is_json(&self) -> bool {
+        self.header("content-type").split(';').next() == Some("application/json")
+    }
+}
 
 impl FakeProvider {
     /// Listens on a free port of 127.0.0.1.
@@ -145,123 +201,46 @@ async fn session(stream: TcpStream, state: &State) -> io::Result<()> {
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let header =
-            |name: &str| headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
-        let length: usize = header("content-length").parse().map_err(io::Error::other)?;
-        if length > MAX_BODY || header("host").is_empty() {
+        let asked = |body| Asked { start: &start, headers: &headers, body };
+        let length: usize = asked(&[]).header("content-length").parse().map_err(io::Error::other)?;
+        if length > MAX_BODY || asked(&[]).header("host").is_empty() {
             return Ok(());
+        }
+        if asked(&[]).header("expect").eq_ignore_ascii_case("100-continue") {
+            client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            client.flush().await?;
         }
         let mut body = vec![0; length];
         client.read_exact(&mut body).await?;
         *lock(&state.requests) += 1;
+        let asked = asked(&body);
         let read = match &state.account {
-            Account::Mailgun { domain, key } => mailgun(domain, key, &start, &header, &body),
-            Account::Sparkpost { key } => sparkpost(key, &start, &header, &body),
+            Account::Mailgun { domain, key } => finished::mailgun(domain, key, &asked),
+            Account::Sparkpost { key } => finished::sparkpost(key, &asked),
+            Account::Ses { region, key_id, secret } => finished::ses(region, key_id, secret, &asked),
+            Account::Sendgrid { key } => parts::sendgrid(key, &asked),
+            Account::Postmark { token } => parts::postmark(token, &asked),
+            Account::Resend { key } => parts::resend(key, &asked),
         };
         let mood = lock(&state.mood).clone();
-        let (status, more, answer) = match (read, mood) {
-            (Err((status, body)), _) => (status, String::new(), body),
-            (Ok(_), Mood::Answers(status, more)) => (status, more, json!({"message": "not now"}).to_string()),
-            (Ok((taken, body)), mood) => {
+        let answer = match (read, mood) {
+            (Err(refused), _) => refused,
+            (Ok(_), Mood::Answers(status, headers)) => {
+                Answer { headers, ..Answer::new(status, json!({"message": "not now"})) }
+            }
+            (Ok((taken, answer)), mood) => {
                 lock(&state.taken).push(taken);
                 match mood {
                     Mood::Cuts => return Ok(()),
                     Mood::Stalls => std::future::pending().await,
-                    Mood::Takes | Mood::Answers(..) => (200, String::new(), body),
+                    Mood::Takes | Mood::Answers(..) => answer,
                 }
             }
         };
-        let head = format!("HTTP/1.1 {status} so\r\ncontent-length: {}\r\n{more}\r\n{answer}", answer.len());
+        let Answer { status, headers: more, body: answer } = answer;
+        let length = answer.len();
+        let head = format!("HTTP/1.1 {status} so\r\ncontent-length: {length}\r\n{more}\r\n{answer}");
         client.write_all(head.as_bytes()).await?;
         client.flush().await?;
     }
-}
-
-/// `POST /v3/DOMAIN/messages.mime`: a form with `to`, variables, and the mail as a file.
-fn mailgun<'a>(
-    domain: &str,
-    key: &str,
-    start: &str,
-    header: &impl Fn(&str) -> &'a str,
-    body: &[u8],
-) -> Result<(Taken, String), Answer> {
-    let wrong = |text: &str| (400, json!({ "message": text }).to_string());
-    if header("authorization") != format!("Basic {}", STANDARD.encode(format!("api:{key}"))) {
-        return Err((401, "Forbidden".to_owned()));
-    }
-    if start != format!("POST /v3/{domain}/messages.mime HTTP/1.1") {
-        return Err((404, json!({"message": "domain not found"}).to_string()));
-    }
-    let boundary = header("content-type").strip_prefix("multipart/form-data; boundary=");
-    let boundary = boundary.ok_or_else(|| wrong("a form is wanted"))?;
-    let (mut to, mut mid, mut mime) = (Vec::new(), None, None);
-    let mut rest = body.strip_prefix(format!("--{boundary}").as_bytes()).ok_or_else(|| wrong("no first part"))?;
-    let end = format!("\r\n--{boundary}");
-    while let Some(part) = rest.strip_prefix(b"\r\n") {
-        let length = find(part, end.as_bytes()).ok_or_else(|| wrong("a part without end"))?;
-        rest = &part[length + end.len()..];
-        let split = find(&part[..length], b"\r\n\r\n").ok_or_else(|| wrong("a part without head"))?;
-        let (head, data) = (String::from_utf8_lossy(&part[..split]), &part[split + 4..length]);
-        let name = head.split("; name=\"").nth(1).and_then(|rest| rest.split('"').next());
-        let text = || String::from_utf8_lossy(data).into_owned();
-        match name.ok_or_else(|| wrong("a part without name"))? {
-            "to" => to.push(text()),
-            "v:mid" => mid = Some(text()),
-            "message" if head.contains("; filename=\"") => mime = Some(data.to_vec()),
-            other => return Err(wrong(&format!("{other} is not known here"))),
-        }
-    }
-    if rest != b"--\r\n" {
-        return Err(wrong("the form has no end"));
-    }
-    match (<[String; 1]>::try_from(to), mid, mime) {
-        (Ok([recipient]), Some(mid), Some(mime)) if recipient.contains('@') && mime.len() <= 25 * 1024 * 1024 => {
-            let answer = json!({"id": format!("<{mid}@{domain}>"), "message": "Queued. Thank you."});
-            Ok((Taken { recipient, mid, mime }, answer.to_string()))
-        }
-        _ => Err(wrong("to, v:mid and a file message are wanted, each once")),
-    }
-}
-
-/// `POST /api/v1/transmissions`: JSON with one recipient and the mail as a string.
-fn sparkpost<'a>(
-    key: &str,
-    start: &str,
-    header: &impl Fn(&str) -> &'a str,
-    body: &[u8],
-) -> Result<(Taken, String), Answer> {
-    let error = |status: u16, text: &str, code: &str| {
-        (status, json!({"errors": [{"message": text, "description": text, "code": code}]}).to_string())
-    };
-    if header("authorization") != key {
-        return Err(error(401, "Unauthorized.", "1000"));
-    }
-    if start != "POST /api/v1/transmissions HTTP/1.1" {
-        return Err(error(404, "Resource not found", "1600"));
-    }
-    if header("content-type") != "application/json" {
-        return Err(error(415, "Unsupported Media Type", "1300"));
-    }
-    let wrong = |text: &str| error(422, text, "1400");
-    let json: Value = serde_json::from_slice(body).map_err(|_| error(400, "Problems parsing request", "1100"))?;
-    let (recipients, content) = (&json["recipients"], &json["content"]);
-    if recipients.as_array().is_none_or(|all| all.len() != 1) || content.as_object().is_none_or(|all| all.len() != 1) {
-        return Err(wrong("one recipient, and content.email_rfc822 alone, are wanted"));
-    }
-    // Else braces in the mail would be taken for variables.
-    if json["options"]["perform_substitutions"] != false {
-        return Err(wrong("substitution language syntax error"));
-    }
-    let one = &recipients[0];
-    let (to, mid, mime) = (&one["address"]["email"], &one["metadata"]["mid"], &content["email_rfc822"]);
-    let (Some(to), Some(mid), Some(mime)) = (to.as_str(), mid.as_str(), mime.as_str()) else {
-        return Err(wrong("required field is missing"));
-    };
-    let taken = Taken { recipient: to.to_owned(), mid: mid.to_owned(), mime: mime.as_bytes().to_vec() };
-    let answer = json!({"results": {"id": mid, "total_accepted_recipients": 1, "total_rejected_recipients": 0}});
-    Ok((taken, answer.to_string()))
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }

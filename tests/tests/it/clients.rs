@@ -134,7 +134,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 /// Whether a command of an example succeeds; what it said when it does not.
-async fn does(command: &mut Command) -> Result<String, String> {
+pub(crate) async fn does(command: &mut Command) -> Result<String, String> {
     // Two of them and a run stay below what a test may take.
     let limit = Duration::from_secs(110);
     let run = command.stdin(Stdio::null()).kill_on_drop(true).output();

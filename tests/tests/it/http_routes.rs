@@ -85,6 +85,109 @@ async fn a_file_arrives_by(fleet: &Fleet, provider: &FakeProvider) {
     assert_eq!((file.attachment_name(), file.contents()), (Some("a.pdf"), &data[..]));
 }
 
+async fn stand_in(account: Account) -> FakeProvider {
+    FakeProvider::start(account).await.unwrap()
+}
+
+fn route(fleet: &Fleet, kind: &str, at: &FakeProvider) -> Value {
+    let file = fleet.file(&format!("{kind}-key"), "key-1\n");
+    let mut route = json!({"kind": kind, "transport": "http", "base_url": at.url(), "password_file": file});
+    if kind == "ses" {
+        route["region"] = json!("eu-central-1");
+        route["username"] = json!("AKIAEXAMPLE");
+        route["stream"] = json!("events");
+    }
+    route
+}
+
+/// Sends a mail with a text, an image within it and a file; returns the JSON that the provider took.
+async fn parts_arrive_by(kind: &str, account: Account) -> Value {
+    let provider = stand_in(account).await;
+    let fleet = fleet(|fleet| vec![route(fleet, kind, &provider)]).await;
+    let attachment = |name: &str, kind: &str, id: &str, data: &'static [u8]| v1::Attachment {
+        file_name: name.to_owned(),
+        content_type: kind.to_owned(),
+        content_id: id.to_owned(),
+        data: Bytes::from_static(data),
+    };
+    let post = mail().to("ann@receiver.test").with(|mail| {
+        mail.attachments = vec![
+            attachment("logo.png", "image/png", "logo", b"\x89PNG"),
+            attachment("preis\u{fc}bersicht.pdf", "application/pdf", "", b"%PDF-\xff"),
+        ];
+        mail.reply_to = Some(v1::Address { email: "help@example.com".to_owned(), name: "Help".to_owned() });
+    });
+    let id = fleet.submit(post).await;
+    assert_eq!(ended(&fleet, id).await, (MessageState::Delivered, vec!["r0".to_owned()]));
+    let taken = provider.taken();
+    assert_eq!(taken.len(), 1);
+    assert_eq!((taken[0].recipient.as_str(), taken[0].mid.clone()), ("ann@receiver.test", id.to_string()));
+    serde_json::from_slice(&taken[0].mime).unwrap()
+}
+
+#[tokio::test]
+async fn a_mail_goes_through_sendgrid_in_its_parts() {
+    let json = parts_arrive_by("sendgrid", Account::Sendgrid { key: "key-1".to_owned() }).await;
+    assert_eq!(json["from"], json!({"email": "news@example.com", "name": "News"}));
+    assert_eq!(json["reply_to"], json!({"email": "help@example.com", "name": "Help"}));
+    assert_eq!((&json["subject"], &json["content"][0]["type"]), (&json!("Hello you"), &json!("text/plain")));
+    assert_eq!(json["content"][1]["value"], "<p>Hello <b>you</b>, this is for you.</p>");
+    let (logo, file) = (&json["attachments"][0], &json["attachments"][1]);
+    assert_eq!((&logo["content_id"], &logo["content"]), (&json!("logo"), &json!("iVBORw==")));
+    assert_eq!((&file["filename"], &file["content"]), (&json!("preis\u{fc}bersicht.pdf"), &json!("JVBERi3/")));
+}
+
+#[tokio::test]
+async fn a_mail_goes_through_postmark_in_its_parts() {
+    let json = parts_arrive_by("postmark", Account::Postmark { token: "key-1".to_owned() }).await;
+    assert_eq!((&json["From"], &json["To"]), (&json!("\"News\" <news@example.com>"), &json!("ann@receiver.test")));
+    assert_eq!((&json["Subject"], &json["ReplyTo"]), (&json!("Hello you"), &json!("\"Help\" <help@example.com>")));
+    assert_eq!(json["HtmlBody"], "<p>Hello <b>you</b>, this is for you.</p>");
+    assert_eq!(
+        (&json["Attachments"][0]["ContentID"], &json["Attachments"][1]["Content"]),
+        (&json!("cid:logo"), &json!("JVBERi3/"))
+    );
+    let names: Vec<_> = json["Headers"].as_array().unwrap().iter().map(|header| &header["Name"]).collect();
+    assert!(names.contains(&&json!("Message-ID")) && names.contains(&&json!("X-PM-KeepID")), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_mail_goes_through_resend_in_its_parts() {
+    let json = parts_arrive_by("resend", Account::Resend { key: "key-1".to_owned() }).await;
+    assert_eq!((&json["from"], &json["to"]), (&json!("\"News\" <news@example.com>"), &json!(["ann@receiver.test"])));
+    assert_eq!(json["reply_to"], json!(["\"Help\" <help@example.com>"]));
+    assert_eq!(json["html"], "<p>Hello <b>you</b>, this is for you.</p>");
+    assert_eq!(
+        (&json["attachments"][0]["content_id"], &json["attachments"][1]["content"]),
+        (&json!("logo"), &json!("JVBERi3/"))
+    );
+}
+
+#[tokio::test]
+async fn a_mail_with_a_file_goes_through_amazon_ses_as_it_was_signed() {
+    let (region, key_id, secret) = ("eu-central-1".to_owned(), "AKIAEXAMPLE".to_owned(), "key-1".to_owned());
+    let provider = stand_in(Account::Ses { region, key_id, secret }).await;
+    let fleet = fleet(|fleet| vec![route(fleet, "ses", &provider)]).await;
+    a_file_arrives_by(&fleet, &provider).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_know_the_sender_yet_is_asked_again_and_keeps_its_other_senders() {
+    let provider = stand_in(Account::Postmark { token: "key-1".to_owned() }).await;
+    let fleet = fleet(|fleet| vec![route(fleet, "postmark", &provider)]).await;
+    let stranger = mail().to("ann@receiver.test").with(|mail| {
+        mail.from = Some(v1::Address { email: "stranger@example.com".to_owned(), name: String::new() });
+    });
+    fleet.submit(stranger).await;
+    until("it was refused for now", async || provider.requests() == 1).await;
+    let known = fleet.submit(mail().to("bob@receiver.test")).await;
+    assert_eq!(ended(&fleet, known).await.0, MessageState::Delivered);
+    fleet.at_rest().await;
+    fleet.clock.advance(std::time::Duration::from_secs(3600)).await;
+    until("the first was asked for again", async || provider.requests() == 3).await;
+    assert_eq!(provider.taken().len(), 1);
+}
+
 #[tokio::test]
 async fn a_mail_with_a_file_goes_through_mailgun_as_it_was_signed() {
     let provider = mailgun().await;

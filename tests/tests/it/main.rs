@@ -27,6 +27,7 @@ mod pools;
 mod rotation;
 mod routes;
 mod sandbox;
+mod sdks;
 mod senders;
 mod ses;
 mod shaping;

@@ -9,7 +9,7 @@ mod sendgrid;
 mod ses;
 mod sparkpost;
 
-use super::{Batch, Event, EventError, Provider, ReadError, Unreadable, hex};
+use super::{Batch, Event, EventError, Provider, ReadError, Unreadable};
 use aws_lc_rs::digest;
 use serde_json::{Value, value::RawValue};
 

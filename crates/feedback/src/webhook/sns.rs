@@ -289,7 +289,6 @@ fn confirmation(topic: &TopicArn, envelope: &Envelope) -> Result<Post, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::hex;
     use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
     const LINK: &str = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=arn:aws:sns:eu-west-1:\

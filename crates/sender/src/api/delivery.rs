@@ -23,7 +23,7 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, api: &Api, link: &mut
     };
     let mut ticket = None;
     let has_rested = link.messages_sent() > 0;
-    let answer = match api.request(job.message, &job.recipient.to_string(), mime) {
+    let answer = match api.request(job.message, &job.recipient.to_string(), mime, service::clock::now()) {
         Err(refused) => refused,
         Ok(request) => match link.send(request, || attempt::before_dot(office, tenure, job, &mut ticket)).await {
             Sent::HeldBack => return Over::Done(attempt::given_back(office, tenure, claimed, Duration::ZERO)),
@@ -53,6 +53,10 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, api: &Api, link: &mut
         Answer::Later { text } => {
             (detail.class, detail.text) = (class(BounceClass::BadConnection), Some(text));
             (attempt::deferred(office, job, None, &mut detail), Mood::Fails)
+        }
+        Answer::Unready { text } => {
+            (detail.class, detail.text) = (class(BounceClass::InvalidSender), Some(text));
+            (attempt::deferred(office, job, None, &mut detail), Mood::Answers)
         }
         Answer::Busy { wait, text } => {
             fault = Some(Fault::Busy(wait));

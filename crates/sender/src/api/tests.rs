@@ -1,4 +1,7 @@
 use super::*;
+use hyper::header::AUTHORIZATION;
+
+const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 fn api(provider: Provider, text: &str) -> Result<Api, Problem> {
     let config: ProviderConfig = toml::from_str(&format!("transport = 'http'\n{text}")).unwrap();
@@ -17,7 +20,13 @@ fn judge(api: &Api, status: u16, headers: &[(&'static str, &'static str)], body:
 #[test]
 fn what_cannot_be_meant_is_refused_with_its_field() {
     for (provider, text, field) in [
-        (Provider::Sendgrid, "", "transport"),
+        (Provider::Sendgrid, "stream = 'x'", "stream"),
+        (Provider::Resend, "domain = 'a.test'", "domain"),
+        (Provider::Postmark, "region = 'eu'", "region"),
+        (Provider::Postmark, "stream = 'a b'", "stream"),
+        (Provider::Ses, "username = 'AKIAEXAMPLE'", "region"),
+        (Provider::Ses, "region = 'eu-west-1'", "username"),
+        (Provider::Ses, "region = 'eu-west-1'\nusername = 'a/b'", "username"),
         (Provider::Mailgun, "", "domain"),
         (Provider::Sparkpost, "domain = 'a.test'", "domain"),
         (Provider::Sparkpost, "region = 'mars'", "region"),
@@ -71,16 +80,103 @@ fn the_stated_wait_is_kept_within_bounds() {
 }
 
 #[test]
+fn the_words_of_each_provider_are_understood() {
+    use Meaning::{Busy, Closed, Doubt, Later, Refused, Unready};
+    let ses = "region = 'eu-west-1'\nusername = 'AKIAEXAMPLE'";
+    let rejected = Refused(BounceClass::ContentRelated);
+    let unknown = Refused(BounceClass::Uncategorized);
+    for (provider, text, status, body, meaning) in [
+        (
+            Provider::Ses,
+            ses,
+            400,
+            r#"{"__type":"x#ThrottlingException","message":"Maximum sending rate"}"#,
+            Busy(UNSTATED_WAIT),
+        ),
+        (
+            Provider::Ses,
+            ses,
+            400,
+            r#"{"__type":"ThrottlingException:","message":"Daily message quota"}"#,
+            Busy(LONGEST_WAIT),
+        ),
+        (Provider::Ses, ses, 400, r#"{"__type":"AccountSuspendedException"}"#, Closed),
+        (Provider::Ses, ses, 400, r#"{"__type":"MailFromDomainNotVerifiedException"}"#, Unready),
+        (
+            Provider::Ses,
+            ses,
+            400,
+            r#"{"__type":"MessageRejected","message":"Email address is not verified."}"#,
+            Unready,
+        ),
+        (Provider::Ses, ses, 400, r#"{"__type":"MessageRejected","message":"Virus"}"#, rejected),
+        (Provider::Ses, ses, 403, r#"{"__type":"SignatureDoesNotMatch"}"#, Closed),
+        (Provider::Ses, ses, 500, "", Later),
+        (Provider::Ses, ses, 502, "", Doubt),
+        (
+            Provider::Sendgrid,
+            "",
+            403,
+            r#"{"errors":[{"message":"does not match a verified Sender Identity"}]}"#,
+            Unready,
+        ),
+        (Provider::Sendgrid, "", 403, r#"{"errors":[{"message":"access forbidden"}]}"#, Closed),
+        (Provider::Sendgrid, "", 400, r#"{"errors":[{"message":"bad"}]}"#, unknown),
+        (Provider::Sendgrid, "", 503, "", Later),
+        (Provider::Sendgrid, "", 504, "", Doubt),
+        (Provider::Postmark, "", 401, r#"{"ErrorCode":10}"#, Closed),
+        (Provider::Postmark, "", 422, r#"{"ErrorCode":401}"#, Unready),
+        (Provider::Postmark, "", 422, r#"{"ErrorCode":405}"#, Closed),
+        (Provider::Postmark, "", 422, r#"{"ErrorCode":406}"#, Refused(BounceClass::InactiveMailbox)),
+        (Provider::Postmark, "", 422, r#"{"ErrorCode":300}"#, unknown),
+        (Provider::Postmark, "", 200, r#"{"ErrorCode":300}"#, unknown),
+        (Provider::Postmark, "", 429, "", Busy(UNSTATED_WAIT)),
+        (Provider::Postmark, "", 500, "", Doubt),
+        (Provider::Postmark, "", 503, r#"{"ErrorCode":100}"#, Later),
+        (Provider::Resend, "", 403, r#"{"name":"invalid_api_key"}"#, Closed),
+        (Provider::Resend, "", 403, r#"{"name":"validation_error"}"#, Unready),
+        (Provider::Resend, "", 422, r#"{"name":"validation_error"}"#, unknown),
+        (Provider::Resend, "", 429, r#"{"name":"daily_quota_exceeded"}"#, Busy(LONGEST_WAIT)),
+        (Provider::Resend, "", 409, r#"{"name":"concurrent_idempotent_requests"}"#, Later),
+        (Provider::Resend, "", 409, r#"{"name":"invalid_idempotent_request"}"#, Doubt),
+    ] {
+        let api = api(provider, text).unwrap();
+        let headers = HeaderMap::new();
+        let reply = Reply { status, headers: &headers, json: serde_json::from_str(body).ok(), body: body.as_bytes() };
+        let found = api.driver.judge(&reply).unwrap_or_else(|| usual(&reply));
+        assert_eq!(found, meaning, "{provider:?} {status} {body}");
+    }
+}
+
+#[test]
+fn a_mail_that_was_taken_is_known_by_the_providers_name_for_it() {
+    let id = |provider, text: &str, headers: &[(&'static str, &'static str)], body: &str| match judge(
+        &api(provider, text).unwrap(),
+        200,
+        headers,
+        body,
+    ) {
+        Answer::Taken { id } => id.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(id(Provider::Sendgrid, "", &[("x-message-id", "a")], ""), "a");
+    assert_eq!(id(Provider::Ses, "region = 'eu-west-1'\nusername = 'A'", &[], r#"{"MessageId":"b"}"#), "b");
+    assert_eq!(id(Provider::Postmark, "", &[], r#"{"ErrorCode":0,"MessageID":"c"}"#), "c");
+    assert_eq!(id(Provider::Resend, "", &[], r#"{"id":"d"}"#), "d");
+    assert_eq!(id(Provider::Sparkpost, "", &[], r#"{"results":{"id":"e"}}"#), "e");
+}
+
+#[test]
 fn a_request_bears_our_id_the_recipient_and_the_mail() {
     let message: MessageId = "01a2089f-f02b-717a-b2a9-35479c6be73a".parse().unwrap();
-    let request = mailgun().request(message, "ann@receiver.test", &Bytes::from_static(b"A: b\r\n\r\nc")).unwrap();
+    let request = mailgun().request(message, "ann@receiver.test", b"A: b\r\n\r\nc", NOW).unwrap();
     assert_eq!(request.uri(), "/v3/mg.example.com/messages.mime");
     assert_eq!(request.headers()[AUTHORIZATION], "Basic YXBpOmtleQ==");
-    let most = Bytes::from(vec![b'x'; MAILGUN_MOST + 1]);
-    let refused = mailgun().request(message, "ann@receiver.test", &most).unwrap_err();
+    let most = vec![b'x'; 25 * 1024 * 1024 + 1];
+    let refused = mailgun().request(message, "ann@receiver.test", &most, NOW).unwrap_err();
     assert!(matches!(refused, Answer::Refused { class: BounceClass::QuotaIssues, .. }));
     let sparkpost = api(Provider::Sparkpost, "").unwrap();
-    let request = sparkpost.request(message, "ann@receiver.test", &Bytes::from_static(b"A: b\r\n\r\nc")).unwrap();
+    let request = sparkpost.request(message, "ann@receiver.test", b"A: b\r\n\r\nc", NOW).unwrap();
     assert_eq!(request.headers()[AUTHORIZATION], "key");
-    assert!(sparkpost.request(message, "ann@receiver.test", &Bytes::from_static(b"\xff")).is_err());
+    assert!(sparkpost.request(message, "ann@receiver.test", b"\xff", NOW).is_err());
 }

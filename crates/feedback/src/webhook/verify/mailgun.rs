@@ -1,6 +1,6 @@
 //! The signature in the body of Mailgun's webhooks: HMAC over a timestamp and a token.
 
-use crate::webhook::{Reason, ReplayKey, Window, hex, window::unix_seconds};
+use crate::webhook::{Reason, ReplayKey, Window, window::unix_seconds};
 use aws_lc_rs::{constant_time, hmac};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;

@@ -1,0 +1,108 @@
+//! The providers' own libraries find the stand-ins to be what they talk to: they are what our drivers are tested at.
+
+use crate::clients::does;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use testkit::provider::{Account, FakeProvider};
+use tokio::process::Command;
+
+const KEY: &str = "key-1";
+
+/// Each provider with a stand-in of it.
+async fn stand_ins() -> Vec<(&'static str, FakeProvider)> {
+    let key = || KEY.to_owned();
+    let ses = Account::Ses { region: "eu-central-1".to_owned(), key_id: "AKIAEXAMPLE".to_owned(), secret: key() };
+    let mut all = Vec::new();
+    for (name, account) in [
+        ("sendgrid", Account::Sendgrid { key: key() }),
+        ("mailgun", Account::Mailgun { domain: "mg.example.com".to_owned(), key: key() }),
+        ("ses", ses),
+        ("postmark", Account::Postmark { token: key() }),
+        ("sparkpost", Account::Sparkpost { key: key() }),
+        ("resend", Account::Resend { key: key() }),
+    ] {
+        all.push((name, FakeProvider::start(account).await.unwrap()));
+    }
+    all
+}
+
+fn folder(name: &str, files: &[&str]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sdks-{name}"));
+    fs::create_dir_all(&folder).unwrap();
+    for file in files {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdks").join(file);
+        fs::copy(from, folder.join(file)).unwrap();
+    }
+    folder
+}
+
+/// What the libraries of a language say of the stand-ins with the right key and with a wrong one, once their packages
+/// are there.
+async fn agree(name: &str, files: &[&str], setup: &[&[&str]], run: &[&str], refusals: &[(&str, u16)]) {
+    let folder = folder(name, files);
+    let command = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(&folder);
+        command
+    };
+    for words in setup {
+        if let Err(why) = does(&mut command(words)).await {
+            // `make test` tells it at the end: what was not run has not passed.
+            let told = format!("the providers' libraries for {name}, since they cannot be had: {}\n", why.trim());
+            fs::write(folder.with_extension("skipped"), told).unwrap();
+            return;
+        }
+    }
+    let all = stand_ins().await;
+    let places = |key: &str| -> String {
+        all.iter()
+            .map(|(name, at)| ((*name).to_owned(), json!({"url": at.url(), "key": key})))
+            .collect::<Value>()
+            .to_string()
+    };
+    let says = async |key: &str| does(command(run).arg(places(key))).await.unwrap();
+    let (right, wrong) = (says(KEY).await, says("key-2").await);
+    for (name, status) in refusals {
+        assert!(right.contains(&format!("{name} taken")), "{name}: {right}");
+        assert!(wrong.contains(&format!("{name} {status}")), "{name}: {wrong}");
+        let (_, at) = all.iter().find(|(known, _)| known == name).unwrap();
+        let taken: Vec<_> = at.taken().into_iter().map(|taken| (taken.recipient, taken.mid)).collect();
+        assert_eq!(taken, [("kim@example.net".to_owned(), "01a2089f-f02b-717a-b2a9-35479c6be73a".to_owned())]);
+    }
+}
+
+#[tokio::test]
+async fn the_python_libraries_send_to_the_stand_ins() {
+    let install: &[&str] = &[
+        ".venv/bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--retries",
+        "1",
+        "--timeout",
+        "15",
+        "--requirement",
+        "requirements.txt",
+    ];
+    agree(
+        "python",
+        &["send.py", "requirements.txt"],
+        &[&["python3", "-m", "venv", ".venv"], install],
+        &[".venv/bin/python", "send.py"],
+        &[("sendgrid", 401), ("mailgun", 401), ("ses", 403), ("sparkpost", 401), ("resend", 403)],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_javascript_library_of_postmark_sends_to_the_stand_in() {
+    let install: &[&str] =
+        &["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", "--fetch-retries=1"];
+    agree("javascript", &["send.mjs", "package.json"], &[install], &["node", "send.mjs"], &[("postmark", 401)]).await;
+}
