@@ -239,7 +239,9 @@ async fn session(stream: TcpStream, state: &State) -> io::Result<()> {
         };
         let Answer { status, headers: more, body: answer } = answer;
         let length = answer.len();
-        let head = format!("HTTP/1.1 {status} so\r\ncontent-length: {length}\r\n{more}\r\n{answer}");
+        let kind = if answer.starts_with('{') { "application/json" } else { "text/plain" };
+        let head =
+            format!("HTTP/1.1 {status} so\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{more}\r\n{answer}");
         client.write_all(head.as_bytes()).await?;
         client.flush().await?;
     }

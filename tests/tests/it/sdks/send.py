@@ -68,7 +68,7 @@ def by_resend(url, key):
 def by_sparkpost(url, key):
     client = sparkpost.SparkPost(key, url.removeprefix("http://"))
     # The library knows https alone.
-    client.transmissions.uri = client.transmissions.uri.replace("https://", "http://")
+    client.transmissions.base_uri = client.transmissions.base_uri.replace("https://", "http://")
     try:
         answer = client.transmissions.send(
             recipients=[{"address": {"email": TO}, "metadata": {"mid": MID}}], email_rfc822=MIME,
