@@ -110,6 +110,7 @@ fn ingest() -> ingest::IngestConfig {
         key_term: ms(500),
         name_term: ms(100),
         look_every: ms(50),
+        require_verified_domains: false,
         ..ingest::IngestConfig::default()
     };
     config.fast_lane.window = ms(300);

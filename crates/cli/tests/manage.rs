@@ -46,7 +46,11 @@ impl House {
             sealer: Some(Arc::new(Sealer::new(&[7; 32]))),
             health: Health::new(life.clone()),
         };
-        let config = IngestConfig { listen: "127.0.0.1:0".parse().unwrap(), ..IngestConfig::default() };
+        let config = IngestConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            require_verified_domains: false,
+            ..IngestConfig::default()
+        };
         let service = Ingest::build(config, neighbours).await.unwrap();
         let endpoint = format!("http://{}", service.addr());
         life.spawn("ingest", service.run(life.clone()));

@@ -36,12 +36,13 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// Asks these servers, or the system's when none are given.
+    /// Asks these servers, or the system's when none are given, each time anew: who looks what is published has just
+    /// changed it.
     ///
     /// # Errors
     /// When a server is no address, or the system's configuration cannot be used.
     pub fn new(servers: &[String], within: Duration) -> Result<Self, ResolverSetupError> {
-        Ok(Self { resolver: crate::resolver(servers, within)?, within })
+        Ok(Self { resolver: crate::resolver(servers, within, 0)?, within })
     }
 
     /// The records of a name; none when there are none, or there is no such name.

@@ -25,18 +25,18 @@ pub enum ResolverSetupError {
 }
 
 /// A resolver that asks these servers, `address` or `address:port`, or those of the system when none are given, and is
-/// done within the time.
+/// done within the time; it remembers so many answers.
 ///
 /// # Errors
 /// When a server is no address, or the system's configuration cannot be used.
-pub fn resolver(servers: &[String], within: Duration) -> Result<TokioResolver, ResolverSetupError> {
+pub fn resolver(servers: &[String], within: Duration, cache: u64) -> Result<TokioResolver, ResolverSetupError> {
     let setup = |error| ResolverSetupError::Setup(Box::new(error));
     let mut options = ResolverOpts::default();
     // Names are absolute: a search list must never turn one domain into another.
     options.ndots = 0;
     options.attempts = 2;
     options.timeout = within / 2;
-    options.cache_size = 10_000;
+    options.cache_size = cache;
     let builder = if servers.is_empty() {
         TokioResolver::builder_tokio().map_err(setup)?
     } else {

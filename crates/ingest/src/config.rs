@@ -45,6 +45,9 @@ pub struct IngestConfig {
     pub quotas: QuotaConfig,
     /// What to publish in DNS beside DKIM keys.
     pub dns: DnsConfig,
+    /// Take mail only for sending domains that `VerifyDomain` found in DNS. Default true; a fleet that reaches nobody but
+    /// a sink of its own, as the local one, needs no DNS.
+    pub require_verified_domains: bool,
     /// How often the database's clock, the pauses and the health of the broker are looked at.
     #[serde(with = "humantime_serde")]
     pub look_every: Duration,
@@ -66,6 +69,7 @@ impl Default for IngestConfig {
             idempotency_term: Duration::from_secs(24 * 3600),
             quotas: QuotaConfig::default(),
             dns: DnsConfig::default(),
+            require_verified_domains: true,
             look_every: Duration::from_millis(500),
         }
     }
@@ -243,7 +247,11 @@ impl Default for QuotaConfig {
     }
 }
 
-/// `[ingest.dns]`: what is told to publish beside DKIM keys. What is empty is not told, since this fleet cannot know it.
+/// Longest wait for DNS within a call.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
+/// `[ingest.dns]`: what is told to publish beside DKIM keys, and how it is looked for. What is empty is not told, since
+/// this fleet cannot know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DnsConfig {
@@ -254,11 +262,22 @@ pub struct DnsConfig {
     pub bounce_hosts: Vec<DomainName>,
     /// The DMARC record of sending domains. Default: one that asks for nothing.
     pub dmarc: String,
+    /// The resolvers that `VerifyDomain` asks, `ADDRESS` or `ADDRESS:PORT`. Default: the system's.
+    pub servers: Vec<String>,
+    /// How long an answer of theirs is waited for. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub within: Duration,
 }
 
 impl Default for DnsConfig {
     fn default() -> Self {
-        Self { spf: String::new(), bounce_hosts: Vec::new(), dmarc: "v=DMARC1; p=none".to_owned() }
+        Self {
+            spf: String::new(),
+            bounce_hosts: Vec::new(),
+            dmarc: "v=DMARC1; p=none".to_owned(),
+            servers: Vec::new(),
+            within: Duration::from_secs(5),
+        }
     }
 }
 
@@ -270,6 +289,14 @@ impl DnsConfig {
         }
         if !(self.dmarc.starts_with("v=DMARC1;") && plain(&self.dmarc)) {
             return Err(ConfigError::invalid("ingest.dns.dmarc", "must begin with `v=DMARC1;` (RFC 7489, 6.3)"));
+        }
+        let is_address = |text: &String| text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok();
+        if let Some(server) = self.servers.iter().find(|server| !is_address(server)) {
+            let problem = format!("{server:?} is no address; give ADDRESS or ADDRESS:PORT");
+            return Err(ConfigError::invalid("ingest.dns.servers", &problem));
+        }
+        if self.within.is_zero() || self.within > LONGEST_LOOK {
+            return Err(ConfigError::invalid("ingest.dns.within", "must be above zero, and 30 s at most"));
         }
         Ok(())
     }

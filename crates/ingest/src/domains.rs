@@ -6,16 +6,18 @@ use crate::{
     clock::Clock,
     config::DnsConfig,
     cursor::{self, List},
-    dns,
     mail::{caller, one_fault},
+    records,
     validate::Violation,
+    verify,
 };
 use content::{GeneratedKey, KeyAlgorithm, SigningKey};
+use dns::Dns;
 use domain::{AddressError, DkimKeyId, DomainName, SendingDomainId, TenantId};
 use proto::v1::{
     ActivateDomainKeysRequest, ActivateDomainKeysResponse, CreateDomainRequest, CreateDomainResponse, GetDomainRequest,
     GetDomainResponse, ListDomainsRequest, ListDomainsResponse, RotateDomainKeysRequest, RotateDomainKeysResponse,
-    SendingDomain, domain_service_server::DomainService,
+    SendingDomain, VerifyDomainRequest, VerifyDomainResponse, domain_service_server::DomainService,
 };
 use service::Sealer;
 use std::sync::Arc;
@@ -59,7 +61,7 @@ impl Domains {
     }
 
     fn wire(&self, (domain, keys): &(store::SendingDomain, Vec<DomainKey>)) -> SendingDomain {
-        dns::wire(domain, keys, &self.dns, self.clock.machine_now())
+        records::wire(domain, keys, &self.dns, self.clock.machine_now())
     }
 
     async fn generate(&self) -> Result<[GeneratedKey; 2], Fault> {
@@ -147,6 +149,7 @@ impl DomainService for Domains {
             return_path_domain,
             unsigned: request.unsigned,
             created_at: now,
+            verified_at: None,
         };
         let store = caller.acting(&self.store, "DomainService.CreateDomain");
         store.create_sending_domain(&stored, &keys).await.map_err(Fault::from)?;
@@ -198,6 +201,29 @@ impl DomainService for Domains {
         }
         let found = self.find(tenant, name).await?;
         Ok(Response::new(RotateDomainKeysResponse { domain: Some(self.wire(&found)) }))
+    }
+
+    async fn verify_domain(
+        &self,
+        request: Request<VerifyDomainRequest>,
+    ) -> Result<Response<VerifyDomainResponse>, Status> {
+        let caller = caller(&request)?;
+        let tenant = caller.tenant(Scope::Domains)?;
+        let name = &request.get_ref().domain;
+        let mut found = self.find(tenant, name).await?;
+        let idle = found.1.iter().filter(|key| key.state != KeyState::Active);
+        let idle: Vec<String> = idle.map(|key| format!("{}._domainkey.{}", key.selector, found.0.domain)).collect();
+        // Anew for each call: what the system says of its resolvers may have changed.
+        let dns = Dns::new(&self.dns.servers, self.dns.within).map_err(|error| Fault::Internal(Box::new(error)))?;
+        let checks = verify::check(&dns, &self.wire(&found), &idle).await;
+        if found.0.verified_at.is_none() && verify::is_good(&checks) {
+            let store = caller.acting(&self.store, "DomainService.VerifyDomain");
+            let now = self.clock.machine_now();
+            store.verify_sending_domain(tenant, found.0.id, now).await.map_err(Fault::from)?;
+            tracing::info!(tenant.id = %tenant, domain.id = %found.0.id, "verified a sending domain");
+            found = self.find(tenant, name).await?;
+        }
+        Ok(Response::new(VerifyDomainResponse { domain: Some(self.wire(&found)), checks }))
     }
 
     async fn activate_domain_keys(

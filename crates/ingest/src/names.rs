@@ -54,20 +54,22 @@ impl Version {
 pub struct Names {
     store: Store,
     term: Duration,
+    require_verified: bool,
     identities: Memory<(TenantId, DomainName), Identity>,
     versions: Memory<(TenantId, TemplateName, u32), Arc<Version>>,
 }
 
 impl Names {
-    /// Remembers what may change for `term`.
-    pub fn new(store: Store, term: Duration) -> Self {
-        Self { store, term, identities: Memory::new(MAX_REMEMBERED), versions: Memory::new(MAX_VERSIONS) }
+    /// Remembers what may change for `term`. With `require_verified` only verified domains are known.
+    pub fn new(store: Store, term: Duration, require_verified: bool) -> Self {
+        let (identities, versions) = (Memory::new(MAX_REMEMBERED), Memory::new(MAX_VERSIONS));
+        Self { store, term, require_verified, identities, versions }
     }
 
     /// The sending domain of the tenant that covers an author's domain: the same one, or the nearest above it.
     ///
     /// # Errors
-    /// When the tenant has none.
+    /// When the tenant has none, or it is not verified.
     pub async fn identity(&self, tenant: TenantId, author: &DomainName) -> Result<Identity, Fault> {
         let key = (tenant, author.clone());
         if let Some(identity) = self.identities.get(&key) {
@@ -78,6 +80,9 @@ impl Names {
         let nearest = names.iter().filter(|name| author.is_within(name)).max_by_key(|name| name.len());
         let signing: DomainName = nearest.and_then(|name| name.parse().ok()).ok_or_else(unknown)?;
         let (domain, _) = self.store.sending_domain(tenant, &signing).await?.ok_or_else(unknown)?;
+        if self.require_verified && domain.verified_at.is_none() {
+            return Err(Fault::SendingDomainUnverified { domain: signing.as_str().to_owned() });
+        }
         let identity = Identity { signing, return_path: domain.return_path_domain };
         // A nearer one may be made later.
         let terms = if identity.signing == *author { FIXED_TERMS } else { 1 };

@@ -159,7 +159,7 @@ impl Ingest {
         let intake = Arc::new(Intake {
             acceptor,
             clock: clock.clone(),
-            names: Arc::new(Names::new(store.clone(), config.name_term)),
+            names: Arc::new(Names::new(store.clone(), config.name_term, config.require_verified_domains)),
             quotas: Arc::new(QuotaBook::new(store.clone(), clock.clone(), config.quotas)),
             sites: Sites::new(store.clone(), config.name_term),
             holds: holds.clone(),

@@ -44,6 +44,15 @@ pub enum Fault {
         /// The domain.
         domain: String,
     },
+    /// DNS is not known to have the records of the author's sending domain.
+    #[error(
+        "{domain} is not verified: publish the records that DomainService.GetDomain shows, then call \
+         DomainService.VerifyDomain, which tells what is missing"
+    )]
+    SendingDomainUnverified {
+        /// The sending domain.
+        domain: String,
+    },
     /// The tenant has no such template or version.
     #[error("there is no such published template version; create and publish it with TemplateService")]
     TemplateUnknown {
@@ -175,6 +184,7 @@ impl Fault {
             Self::Unauthenticated => Code::Unauthenticated,
             Self::ScopeMissing { .. } => Code::PermissionDenied,
             Self::SendingDomainUnknown { .. }
+            | Self::SendingDomainUnverified { .. }
             | Self::TemplatePartial
             | Self::NoPendingKeys { .. }
             | Self::DomainUnsigned { .. }
@@ -204,6 +214,7 @@ impl Fault {
             Self::Unauthenticated => ErrorReason::KeyInvalid,
             Self::ScopeMissing { .. } => ErrorReason::ScopeMissing,
             Self::SendingDomainUnknown { .. } => ErrorReason::SendingDomainUnknown,
+            Self::SendingDomainUnverified { .. } => ErrorReason::SendingDomainUnverified,
             Self::TemplateUnknown { .. } => ErrorReason::TemplateUnknown,
             Self::TemplatePartial => ErrorReason::TemplatePartial,
             Self::NotFound { .. } => ErrorReason::NotFound,
@@ -236,6 +247,7 @@ impl Fault {
             | Self::ScopeMissing { .. }
             | Self::TenantUnnamed
             | Self::SendingDomainUnknown { .. }
+            | Self::SendingDomainUnverified { .. }
             | Self::TemplateUnknown { .. }
             | Self::TemplatePartial
             | Self::NotFound { .. }

@@ -140,6 +140,7 @@ async fn instance(store: &Store, change: impl FnOnce(&mut IngestConfig)) -> (Cha
     let mut config = IngestConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         key_term: Duration::from_millis(200),
+        require_verified_domains: false,
         ..IngestConfig::default()
     };
     change(&mut config);

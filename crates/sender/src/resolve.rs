@@ -13,6 +13,8 @@ use std::{
 
 /// Most MX records looked at; a domain with more is served by the best of them.
 const MAX_MX_RECORDS: usize = 20;
+/// Most answers remembered while they hold.
+const MAX_REMEMBERED: u64 = 10_000;
 
 /// Why no host can be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +69,7 @@ pub(crate) struct MxResolver {
 
 impl MxResolver {
     pub(crate) fn new(config: &DirectConfig) -> Result<Self, ResolverSetupError> {
-        let resolver = dns::resolver(&config.resolvers, config.dns_timeout)?;
+        let resolver = dns::resolver(&config.resolvers, config.dns_timeout, MAX_REMEMBERED)?;
         Ok(Self {
             resolver,
             addresses: config.addresses,

@@ -56,7 +56,7 @@ impl Store {
         let rows = call!(self, conn => {
             sqlx::query_as!(
                 DomainRow,
-                "select sending_domain_id, domain, return_path_domain, unsigned, created_at
+                "select sending_domain_id, domain, return_path_domain, unsigned, created_at, verified_at
                  from mailfleet.sending_domains where tenant_id = $1 and domain = $2",
                 tenant.as_uuid(),
                 domain.as_str(),
@@ -80,7 +80,7 @@ impl Store {
         let rows = call!(self, conn => {
             sqlx::query_as!(
                 DomainRow,
-                "select sending_domain_id, domain, return_path_domain, unsigned, created_at
+                "select sending_domain_id, domain, return_path_domain, unsigned, created_at, verified_at
                  from mailfleet.sending_domains where tenant_id = $1 and domain > $2 order by domain limit $3",
                 tenant.as_uuid(),
                 after,
@@ -249,6 +249,7 @@ struct DomainRow {
     return_path_domain: String,
     unsigned: bool,
     created_at: DateTime<Utc>,
+    verified_at: Option<DateTime<Utc>>,
 }
 
 impl DomainRow {
@@ -265,6 +266,7 @@ impl DomainRow {
             return_path_domain: name(&self.return_path_domain, "return_path_domain")?,
             unsigned: self.unsigned,
             created_at: self.created_at,
+            verified_at: self.verified_at,
         })
     }
 }

@@ -38,6 +38,8 @@ pub struct SendingDomain {
     pub unsigned: bool,
     /// Since when.
     pub created_at: DateTime<Utc>,
+    /// Since when DNS is known to have what it needs.
+    pub verified_at: Option<DateTime<Utc>>,
 }
 
 /// A key to store; the private part is sealed already.
@@ -79,14 +81,15 @@ impl Store {
         transaction!(self, PLAIN, conn => {
             sqlx::query!(
                 "insert into mailfleet.sending_domains
-                     (sending_domain_id, tenant_id, domain, return_path_domain, unsigned, created_at)
-                 values ($1, $2, $3, $4, $5, $6)",
+                     (sending_domain_id, tenant_id, domain, return_path_domain, unsigned, created_at, verified_at)
+                 values ($1, $2, $3, $4, $5, $6, $7)",
                 domain.id.as_uuid(),
                 domain.tenant.as_uuid(),
                 domain.domain.as_str(),
                 domain.return_path_domain.as_str(),
                 domain.unsigned,
                 domain.created_at,
+                domain.verified_at,
             )
             .execute(&mut *conn)
             .await
@@ -122,7 +125,8 @@ impl Store {
     ) -> Result<Option<(SendingDomain, Vec<SealedKey>)>, StoreError> {
         let found = transaction!(self, PLAIN, conn => {
             let row = sqlx::query!(
-                "select sending_domain_id, return_path_domain, unsigned, created_at from mailfleet.sending_domains
+                "select sending_domain_id, return_path_domain, unsigned, created_at, verified_at
+                 from mailfleet.sending_domains
                  where tenant_id = $1 and domain = $2",
                 tenant.as_uuid(),
                 domain.as_str(),
@@ -157,6 +161,7 @@ impl Store {
             return_path_domain,
             unsigned: row.unsigned,
             created_at: row.created_at,
+            verified_at: row.verified_at,
         };
         let keys = keys
             .into_iter()
@@ -169,6 +174,32 @@ impl Store {
             })
             .collect();
         Ok(Some((stored, keys)))
+    }
+
+    /// Notes that DNS has what a domain needs. One that is verified stays so since when it was.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn verify_sending_domain(
+        &self,
+        tenant: TenantId,
+        id: SendingDomainId,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        transaction!(self, PLAIN, conn => {
+            let changed = sqlx::query!(
+                "update mailfleet.sending_domains set verified_at = $3
+                 where tenant_id = $1 and sending_domain_id = $2 and verified_at is null",
+                tenant.as_uuid(),
+                id.as_uuid(),
+                now,
+            )
+            .execute(&mut *conn)
+            .await?;
+            if changed.rows_affected() > 0 {
+                audit_log::enter(self, conn, Some(tenant), &format!("domains/{id}")).await?;
+            }
+        })
     }
 
     /// The names of a tenant's sending domains.

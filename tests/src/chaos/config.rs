@@ -74,6 +74,7 @@ listen = {http}
 [ingest]
 listen = {ingest}
 key_term = "1s"
+require_verified_domains = false
 
 [ingest.server]
 call_timeout = "5s"

@@ -52,6 +52,8 @@ pub fn text(parts: &Parts<'_>) -> String {
          \n\
          [ingest]\n\
          listen = {ingest}\n\
+         # Nothing leaves this machine, so no name of it is in DNS.\n\
+         require_verified_domains = false\n\
          \n\
          # What links in mails lead to.\n\
          [fleet.tracking]\n\

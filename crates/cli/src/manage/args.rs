@@ -70,6 +70,12 @@ pub enum DomainCommand {
         #[arg(long)]
         unsigned: bool,
     },
+    /// Look in DNS for the records of a domain, as they are published now, and explain what differs; exit code 1 while it
+    /// is not verified
+    Verify {
+        /// Its name
+        domain: String,
+    },
     /// Make new DKIM keys, which sign nothing until they are activated, and print the records to publish
     Rotate {
         /// The domain's name

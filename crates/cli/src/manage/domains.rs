@@ -8,8 +8,8 @@ use crate::{
     reach::Reach,
 };
 use proto::v1::{
-    ActivateDomainKeysRequest, CreateDomainRequest, DomainKey, DomainKeyState, GetDomainRequest, ListDomainsRequest,
-    RotateDomainKeysRequest, SendingDomain,
+    ActivateDomainKeysRequest, CreateDomainRequest, DnsCheck, DnsCheckState, DomainKey, DomainKeyState,
+    GetDomainRequest, ListDomainsRequest, RotateDomainKeysRequest, SendingDomain, VerifyDomainRequest,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ pub async fn run(command: DomainCommand, reach: &Reach, out: Output) -> anyhow::
     let mut domains = reach.api_for_tenant().await?.domains();
     let (domain, advice) = match command {
         DomainCommand::List => return list(reach, out).await,
+        DomainCommand::Verify { domain } => return verify(&domain, reach, out).await,
         DomainCommand::Get { domain } => {
             (domains.get_domain(GetDomainRequest { domain }).await?.into_inner().domain, String::new())
         }
@@ -82,6 +83,57 @@ async fn list(reach: &Reach, out: Output) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+async fn verify(domain: &str, reach: &Reach, out: Output) -> anyhow::Result<Exit> {
+    let request = VerifyDomainRequest { domain: domain.to_owned() };
+    let answer = reach.api_for_tenant().await?.domains().verify_domain(request).await?.into_inner();
+    let domain = answer.domain.unwrap_or_default();
+    let checks: Vec<Value> = answer.checks.iter().map(check_as_json).collect();
+    let verified_at = domain.verified_at.as_ref().map(api::time);
+    let shown = json!({"domain": domain.domain, "verified_at": verified_at, "checks": checks, "notes": domain.notes});
+    out.answer(&shown, || {
+        let mut text = String::new();
+        for check in &answer.checks {
+            let record = check.record.clone().unwrap_or_default();
+            let weight = if check.required { "" } else { ", not required" };
+            text += &format!("{:<10} {} {} ({}{weight})\n", word(check), record.name, record.r#type, record.purpose);
+            if check.state() != DnsCheckState::Ok {
+                text += &format!("           wanted: {}\n", record.value);
+                for found in &check.found {
+                    text += &format!("           found:  {found}\n");
+                }
+                text += &format!("           {}\n", check.explanation);
+            }
+        }
+        for note in &domain.notes {
+            text += &format!("{:<10} {note}\n", "note");
+        }
+        text += &match domain.verified_at.as_ref() {
+            Some(at) => format!("\n{} is verified since {}\n", domain.domain, when(Some(at))),
+            None => format!("\n{} is not verified: no mail is taken for it until it is\n", domain.domain),
+        };
+        text
+    })?;
+    Ok(if domain.verified_at.is_some() { Exit::Ok } else { Exit::Finding })
+}
+
+fn word(check: &DnsCheck) -> &'static str {
+    match check.state() {
+        DnsCheckState::Ok => "ok",
+        DnsCheckState::Missing => "missing",
+        DnsCheckState::Different => "different",
+        DnsCheckState::Unanswered => "no answer",
+        DnsCheckState::Unspecified => "",
+    }
+}
+
+fn check_as_json(check: &DnsCheck) -> Value {
+    let record = check.record.clone().unwrap_or_default();
+    json!({
+        "type": record.r#type, "name": record.name, "purpose": record.purpose, "wanted": record.value,
+        "state": word(check), "required": check.required, "found": check.found, "explanation": check.explanation,
+    })
+}
+
 fn state(key: &DomainKey) -> &'static str {
     match key.state() {
         DomainKeyState::Pending => "pending",
@@ -109,6 +161,10 @@ fn told(domain: &SendingDomain) -> String {
         }
         text.push_str(&format!("\n{}", table.text()));
     }
+    text.push_str(&match domain.verified_at.as_ref() {
+        Some(at) => format!("verified since {}\n", when(Some(at))),
+        None => "not verified yet: publish what stands below, then `mailfleet domain verify`\n".to_owned(),
+    });
     text.push_str("\nTo publish in DNS:\n");
     for record in &domain.dns_records {
         text.push_str(&format!("  {} {} ({})\n      {}\n", record.name, record.r#type, record.purpose, record.value));
@@ -143,6 +199,7 @@ fn as_json(domain: &SendingDomain) -> Value {
     json!({
         "domain": domain.domain, "domain_id": domain.domain_id, "return_path_domain": domain.return_path_domain,
         "unsigned": domain.unsigned, "created_at": domain.created_at.as_ref().map(api::time), "keys": keys,
+        "verified_at": domain.verified_at.as_ref().map(api::time),
         "dns_records": records, "notes": domain.notes,
     })
 }

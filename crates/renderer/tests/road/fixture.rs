@@ -282,6 +282,7 @@ async fn tenant(store: &Store) -> (TenantId, Zone) {
         domain,
         unsigned: false,
         created_at: now,
+        verified_at: None,
     };
     store.create_sending_domain(&sending, &keys).await.unwrap();
     (tenant, Zone::new(DOMAIN, &[("r1", &rsa.dns_txt), ("e1", &ed25519.dns_txt)]))

@@ -29,6 +29,7 @@ async fn sending_domain(desk: &Desk) -> SendingDomain {
         return_path_domain: "bounces.example.com".parse().unwrap(),
         unsigned: false,
         created_at: now,
+        verified_at: None,
     };
     desk.store.create_sending_domain(&domain, &[key(desk, "one")]).await.unwrap();
     domain

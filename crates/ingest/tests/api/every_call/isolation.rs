@@ -160,6 +160,10 @@ pub(super) fn rows(own: &Things) -> BTreeMap<&'static str, Row> {
             row(Domains, v1::ListDomainsRequest { page_token: token("domains"), ..Default::default() }, bad_token),
         ),
         (
+            "DomainService.VerifyDomain",
+            row(Domains, v1::VerifyDomainRequest { domain: format!("other.{domain}") }, not_found),
+        ),
+        (
             "DomainService.RotateDomainKeys",
             row(Domains, v1::RotateDomainKeysRequest { domain: format!("other.{domain}") }, not_found),
         ),

@@ -27,6 +27,7 @@ pub fn wire(
         unsigned: domain.unsigned,
         keys: keys.into_iter().map(wire_key).collect(),
         notes,
+        verified_at: domain.verified_at.map(timestamp),
     }
 }
 
@@ -86,6 +87,11 @@ fn records(domain: &store::SendingDomain, keys: &[&DomainKey], config: &DnsConfi
         let value = format!("{preference} {}", host.as_str());
         records.push(record("MX", return_path.to_owned(), value, "bounces".to_owned()));
     }
+    // What a key of ours proves by being published, another record has to.
+    if domain.unsigned {
+        let value = format!("mailfleet-domain={}", domain.id);
+        records.push(record("TXT", format!("_mailfleet.{name}"), value, "ownership".to_owned()));
+    }
     records.push(record("TXT", format!("_dmarc.{name}"), config.dmarc.clone(), "dmarc".to_owned()));
     (records, notes)
 }
@@ -121,6 +127,7 @@ mod tests {
             return_path_domain: "bounces.example.com".parse().expect("is a domain"),
             unsigned: false,
             created_at: now(),
+            verified_at: None,
         }
     }
 
