@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -198,9 +198,20 @@ impl Entry {
     }
 }
 
+/// The table that counts.
+#[derive(Clone)]
+struct Shared(Arc<RwLock<Arc<Table>>>);
+
+impl Shared {
+    fn now(&self) -> Arc<Table> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A server that runs. Ends with its value.
 pub struct DnsServer {
     address: SocketAddr,
+    table: Shared,
     _tasks: JoinSet<()>,
 }
 
@@ -209,16 +220,22 @@ impl DnsServer {
     pub async fn start(table: Table) -> Self {
         let (udp, tcp) = bind().await;
         let address = udp.local_addr().unwrap();
-        let table = Arc::new(table);
+        let table = Shared(Arc::new(RwLock::new(Arc::new(table))));
         let mut tasks = JoinSet::new();
-        tasks.spawn(datagrams(udp, Arc::clone(&table)));
+        tasks.spawn(datagrams(udp, table.clone()));
+        let shared = table.clone();
         tasks.spawn(async move {
             let mut streams = JoinSet::new();
             while let Ok((stream, _)) = tcp.accept().await {
-                streams.spawn(questions(stream, Arc::clone(&table)));
+                streams.spawn(questions(stream, shared.clone()));
             }
         });
-        Self { address, _tasks: tasks }
+        Self { address, table, _tasks: tasks }
+    }
+
+    /// Answers from this table from now on.
+    pub fn publish(&self, table: Table) {
+        *self.table.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
     /// Where it listens, as configuration names a resolver.
@@ -238,10 +255,10 @@ async fn bind() -> (UdpSocket, TcpListener) {
     panic!("no port of loopback is free for both UDP and TCP");
 }
 
-async fn datagrams(socket: UdpSocket, table: Arc<Table>) {
+async fn datagrams(socket: UdpSocket, table: Shared) {
     let mut buffer = [0; 4_096];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        if let Some(octets) = table.reply(&buffer[..length], Way::Udp) {
+        if let Some(octets) = table.now().reply(&buffer[..length], Way::Udp) {
             // Who asked may have gone.
             let _ = socket.send_to(&octets, from).await;
         }
@@ -249,13 +266,13 @@ async fn datagrams(socket: UdpSocket, table: Arc<Table>) {
 }
 
 /// Answers what comes over one connection, until it ends.
-async fn questions(mut stream: TcpStream, table: Arc<Table>) {
+async fn questions(mut stream: TcpStream, table: Shared) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; usize::from(length)];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
-        let Some(octets) = table.reply(&query, Way::Tcp) else { continue };
+        let Some(octets) = table.now().reply(&query, Way::Tcp) else { continue };
         let Ok(length) = u16::try_from(octets.len()) else { return };
         let framed = [&length.to_be_bytes()[..], &octets].concat();
         if stream.write_all(&framed).await.is_err() {

@@ -8,6 +8,7 @@ mod clients;
 mod command;
 mod delivery;
 mod doctor;
+mod domains;
 mod doubt;
 mod edge;
 mod faults;
