@@ -70,5 +70,4 @@ pub use prepared::{Envelope, Prepared, Preview, RenderRequest, Rendered};
 pub use source::{Body, FeedbackId, MailSource, NameAddr, ReturnPath, Unsubscribe};
 pub use tracker::Tracker;
 pub use validate::validate_raw;
-
 pub use version::{Built, Report, Rules, Translation, VersionSource};
