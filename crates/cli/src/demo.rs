@@ -238,8 +238,8 @@ async fn wait(
     loop {
         let sites = store.site_figures(Some(tenant), Some(campaign)).await?;
         let sum = |of: fn(&SiteFigures) -> i64| sites.iter().map(of).sum::<i64>();
-        let (delivered, bounced, other) = (sum(|s| s.delivered), sum(|s| s.bounced), sum(|s| s.other));
-        let open = accepted - delivered - bounced - other;
+        let (delivered, bounced) = (sum(|s| s.delivered), sum(|s| s.bounced));
+        let open = accepted - delivered - bounced - sum(|s| s.suppressed) - sum(|s| s.other);
         out.progress(&format!(
             "  {} delivered, {} bounced, {} on their way",
             grouped(delivered),
@@ -301,8 +301,9 @@ async fn summary(
 ) -> anyhow::Result<Summary> {
     let sum = |of: fn(&SiteFigures) -> i64| sites.iter().map(of).sum::<i64>();
     let accepted = i64::try_from(sent.accepted.len())?;
-    let (delivered, bounced, other) = (sum(|s| s.delivered), sum(|s| s.bounced), sum(|s| s.other));
-    let without_end = (accepted - delivered - bounced - other).max(0);
+    let (delivered, bounced) = (sum(|s| s.delivered), sum(|s| s.bounced));
+    let (suppressed, other) = (sum(|s| s.suppressed), sum(|s| s.other));
+    let without_end = (accepted - delivered - bounced - suppressed - other).max(0);
     let without_copy = (delivered - copies.messages()).max(0);
     let mut calls: Vec<f64> = sent.latencies.iter().map(|took| took.as_secs_f64() * 1_000.0).collect();
     calls.sort_by(f64::total_cmp);
@@ -312,6 +313,7 @@ async fn summary(
         delivered,
         bounced,
         deferred_then_delivered: sum(|s| s.deferred_then_delivered),
+        suppressed,
         other,
         lost: without_end + without_copy,
         duplicated: copies.duplicated,

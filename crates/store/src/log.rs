@@ -69,6 +69,8 @@ pub struct SiteFigures {
     pub deferred_then_delivered: i64,
     /// Messages that ended bounced.
     pub bounced: i64,
+    /// Messages whose recipient wants none, or cannot have any: refused before they were sent.
+    pub suppressed: i64,
     /// Messages that ended otherwise.
     pub other: i64,
     /// From accept to delivery, median, in milliseconds.
@@ -244,7 +246,8 @@ impl Store {
                           count(*) filter (where closing = 1) as "delivered!",
                           count(*) filter (where closing = 1 and deferred) as "deferred_then_delivered!",
                           count(*) filter (where closing = 2) as "bounced!",
-                          count(*) filter (where closing > 2) as "other!",
+                          count(*) filter (where closing = 5) as "suppressed!",
+                          count(*) filter (where closing > 2 and closing <> 5) as "other!",
                           percentile_cont(0.5) within group (order by extract(epoch from closed_at - accepted_at)::float8
                               * 1000) filter (where closing = 1) as p50_ms,
                           percentile_cont(0.99) within group (order by extract(epoch from closed_at - accepted_at)::float8

@@ -17,7 +17,9 @@ pub struct Summary {
     pub delivered: i64,
     pub bounced: i64,
     pub deferred_then_delivered: i64,
-    /// Ended in another way: expired, failed, suppressed, cancelled, unknown.
+    /// Not sent, since their recipients answered an earlier mail: it came back, they complained, or want no more.
+    pub suppressed: i64,
+    /// Ended in another way: expired, failed, cancelled, unknown.
     pub other: i64,
     /// Accepted, and neither with the receiver nor closed with a reason.
     pub lost: i64,
@@ -140,8 +142,8 @@ pub fn percentile(sorted: &[f64], share: f64) -> f64 {
 
 /// The table by receiver site.
 pub fn table(sites: &[SiteFigures]) -> String {
-    let mut table =
-        Table::new(1, &["receiver", "accepted", "delivered", "deferred first", "bounced", "other", "p50", "p99"]);
+    let heads = ["receiver", "accepted", "delivered", "deferred first", "bounced", "suppressed", "other", "p50", "p99"];
+    let mut table = Table::new(1, &heads);
     let cell = |ms: Option<f64>| ms.map_or("-".to_owned(), millis);
     for site in sites {
         table.row(vec![
@@ -150,6 +152,7 @@ pub fn table(sites: &[SiteFigures]) -> String {
             grouped(site.delivered),
             grouped(site.deferred_then_delivered),
             grouped(site.bounced),
+            grouped(site.suppressed),
             grouped(site.other),
             cell(site.p50_ms),
             cell(site.p99_ms),
@@ -162,6 +165,7 @@ pub fn table(sites: &[SiteFigures]) -> String {
         sum(|site| site.delivered),
         sum(|site| site.deferred_then_delivered),
         sum(|site| site.bounced),
+        sum(|site| site.suppressed),
         sum(|site| site.other),
         String::new(),
         String::new(),

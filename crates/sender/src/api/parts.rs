@@ -13,7 +13,7 @@ use std::panic::catch_unwind;
 const MAX_DEPTH: usize = 16;
 
 /// Fields that the provider writes itself, or that held for the mail as it was.
-const REMADE: [&str; 14] = [
+const REMADE: [&str; 13] = [
     "from",
     "to",
     "cc",
@@ -25,7 +25,6 @@ const REMADE: [&str; 14] = [
     "return-path",
     "received",
     "dkim-signature",
-    "sender",
     "x-sg-id",
     "x-sg-eid",
 ];
