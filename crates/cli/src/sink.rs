@@ -14,11 +14,14 @@ const FILES_PER_DOMAIN: usize = 500;
 
 /// Takes mail until it is told to end.
 pub async fn run(args: &SinkArgs, out: Output) -> anyhow::Result<Exit> {
+    let defaults = SinkConfig::default();
     let config = SinkConfig {
         listen: args.listen,
         store: SinkStore::Directory(args.mailbox.clone()),
         files_per_domain: FILES_PER_DOMAIN,
-        ..SinkConfig::default()
+        // Whoever sends here sends to all receivers over the same connections: those at rest count for none of them.
+        slow_connections: defaults.max_connections,
+        ..defaults
     };
     let sink = Sink::start(config).await.map_err(|error| Failure::unavailable(service::Chain(&error).to_string()))?;
     let value = json!({"listen": sink.addr(), "mailbox": args.mailbox});
