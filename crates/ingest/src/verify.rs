@@ -116,7 +116,7 @@ fn spf(record: &DnsRecord, found: Vec<String>) -> Seen {
     };
     let terms: Vec<&str> = one.split_ascii_whitespace().map(|term| term.trim_start_matches('+')).collect();
     let wanted = record.value.to_ascii_lowercase();
-    let is_own = |term: &&str| !term.ends_with("all") && !term.starts_with("v=");
+    let is_own = |term: &&str| term.trim_start_matches(['+', '-', '~', '?']) != "all" && !term.starts_with("v=");
     let lacking: Vec<&str> =
         wanted.split_ascii_whitespace().filter(is_own).filter(|term| !terms.contains(term)).collect();
     if lacking.is_empty() {
@@ -214,6 +214,8 @@ mod tests {
         assert_eq!(seen.state, DnsCheckState::Different);
         assert!(seen.explanation.contains("include:_spf.fleet.example"), "{}", seen.explanation);
         assert_eq!(state(&["v=spf1 -all", "v=spf1 +all"]), DnsCheckState::Different);
+        let wanted = record("TXT", "v=spf1 include:spf.smallmall -all");
+        assert_eq!(spf(&wanted, texts(&["v=spf1 -all"])).state, DnsCheckState::Different);
     }
 
     #[test]

@@ -40,7 +40,10 @@ async fn mail_of_an_unsigned_domain_bears_no_signature_and_its_neighbours_still_
     };
     let made = fleet.domains_with(&fleet.key).create_domain(request).await.unwrap().into_inner().domain.unwrap();
     assert!(made.unsigned);
-    assert_eq!(made.dns_records.iter().map(|record| record.purpose.as_str()).collect::<Vec<_>>(), ["dmarc"]);
+    assert_eq!(
+        made.dns_records.iter().map(|record| record.purpose.as_str()).collect::<Vec<_>>(),
+        ["ownership", "dmarc"]
+    );
     let from = |address: &str| v1::Address { email: address.to_owned(), name: "News".to_owned() };
     let plain = mail().to("ann@receiver.test").with(|mail| mail.from = Some(from("news@plain.test")));
     let plain = fleet.submit(plain).await;
