@@ -113,6 +113,8 @@ pub enum Action {
     Suspend,
     /// Nothing, and no reaction after this one looks at the reply.
     Ignore,
+    /// The connections that there are will do, for a while; no reaction after this one looks at the reply.
+    Fewer,
 }
 
 /// A limit below the configured ones.
@@ -202,8 +204,8 @@ impl Reaction {
             Action::Cut(part) if !(part > 0.0 && part < 1.0) => {
                 problems.push("cuts to a part that does not lie between 0 and 1".to_owned());
             }
-            Action::Cut(_) | Action::Ignore if !self.lasts.is_zero() => {
-                problems.push("has a lasts, which a cut or ignore has not".to_owned());
+            Action::Cut(_) | Action::Ignore | Action::Fewer if !self.lasts.is_zero() => {
+                problems.push("has a lasts, which cut, ignore and fewer have not".to_owned());
             }
             Action::Limit(limit) if limit == Limit::default() => {
                 problems.push("has an empty limit; give rate, connections or messages_per_connection".to_owned());
@@ -211,7 +213,7 @@ impl Reaction {
             Action::Limit(_) | Action::Suspend if self.lasts.is_zero() => {
                 problems.push("needs a lasts, such as \"30m\"".to_owned());
             }
-            Action::Cut(_) | Action::Limit(_) | Action::Suspend | Action::Ignore => {}
+            Action::Cut(_) | Action::Limit(_) | Action::Suspend | Action::Ignore | Action::Fewer => {}
         }
         if self.scope != Scope::Site && !matches!(self.action, Action::Suspend) {
             problems.push("can only suspend a tenant or a campaign".to_owned());
@@ -345,6 +347,9 @@ impl<K: Clone + Eq + Hash> Reactor<K> {
             }
             let Reaction { name, scope, action, lasts, .. } = reaction;
             reacted.push(Reacted { rule: name, scope: *scope, action: *action, lasts: *lasts });
+            if matches!(action, Action::Fewer) {
+                break;
+            }
         }
         reacted
     }

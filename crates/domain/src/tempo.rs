@@ -101,7 +101,7 @@ impl Tempo {
     pub fn react(&mut self, action: Action, lasts: Duration, used: f64, now: Duration) -> Option<Change> {
         let until = now + lasts;
         match action {
-            Action::Ignore => {}
+            Action::Ignore | Action::Fewer => {}
             Action::Cut(part) => {
                 self.rate_or(used).cut_from(used, part, now);
             }

@@ -9,11 +9,10 @@ use proto::v1::{DnsCheck, DnsCheckState, DnsRecord, SendingDomain};
 /// Most records told of a name; a name may have many that are no concern of ours.
 const MAX_FOUND: usize = 10;
 
-/// Looks for each record that the domain is to publish.
-pub async fn check(dns: &Dns, domain: &SendingDomain, pending: &[String]) -> Vec<DnsCheck> {
+/// Looks for each record that the domain is to publish. The keys at the names in `idle` sign nothing now.
+pub async fn check(dns: &Dns, domain: &SendingDomain, idle: &[String]) -> Vec<DnsCheck> {
     let checks = domain.dns_records.iter().map(|record| async {
-        // Pending keys sign nothing yet, and retired ones nothing more.
-        let is_required = record.purpose != "dmarc" && !pending.contains(&record.name);
+        let is_required = record.purpose != "dmarc" && !idle.contains(&record.name);
         let (state, found, explanation) = match look(dns, domain, record).await {
             Ok(seen) => (seen.state, seen.found, seen.explanation),
             Err(error) => {
@@ -137,7 +136,7 @@ fn ownership(record: &DnsRecord, found: Vec<String>) -> Seen {
     if found.is_empty() {
         return missing(record);
     }
-    Seen::new(DnsCheckState::Different, found, "it names another sending domain of a fleet; publish the value above")
+    Seen::new(DnsCheckState::Different, found, "it names another sending domain of a fleet; publish what is wanted")
 }
 
 fn key(record: &DnsRecord, found: Vec<String>) -> Seen {
@@ -151,12 +150,12 @@ fn key(record: &DnsRecord, found: Vec<String>) -> Seen {
         [one] if public(one) == wanted => Seen::new(DnsCheckState::Ok, found, ""),
         [one] => {
             let text = match public(one) {
-                None => "the record is no DKIM key; publish the value above, whole",
-                Some(key) if key.is_empty() => "the key is revoked; publish the value above",
+                None => "the record is no DKIM key; publish what is wanted, whole",
+                Some(key) if key.is_empty() => "the key is revoked; publish what is wanted",
                 Some(key) if wanted.is_some_and(|wanted| wanted.starts_with(&key)) => {
                     "the key is cut off; a text above 255 octets is published as several strings of one record"
                 }
-                Some(_) => "it is another key; publish the value above",
+                Some(_) => "it is another key; publish what is wanted",
             };
             Seen::new(DnsCheckState::Different, found, text)
         }

@@ -1,5 +1,4 @@
-//! The HTTP APIs of providers that take a finished mail: where they are, what is asked of them, and what their answers
-//! mean.
+//! The HTTP APIs of providers: where they are, what is asked of them, and what their answers mean.
 //!
 //! A request that may have been written and has no answer is in doubt, as a final dot without a reply is: the lane's
 //! policy decides, never another route.
@@ -108,41 +107,45 @@ impl Reply<'_> {
     }
 }
 
-/// What an answer means, before anything is said of it.
+/// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
+pub(crate) enum Meaning {
+    /// The provider has the mail.
     Taken,
+    /// It will never take this one.
     Refused(BounceClass),
+    /// It did not take it, for now.
     Later,
+    /// It takes nothing from this sender, or in this stream, until somebody sets that up with it.
     Unready,
+    /// Nothing is taken from this account for so long.
     Busy(Duration),
+    /// Nothing is taken from this account until somebody mends it.
     Closed,
+    /// Nobody can tell whether it has the mail.
     Doubt,
 }
 
-/// What an answer means.
+/// An answer: the provider's, or ours when it would be no use to ask it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The provider has the mail, under this name of its own.
-    Taken { id: Option<String> },
-    /// It will never take this one.
-    Refused { class: BounceClass, text: String },
-    /// It did not take it, for now.
-    Later { text: String },
-    /// It takes nothing from this sender, or in this stream, until somebody sets that up with it.
-    Unready { text: String },
-    /// Nothing is taken from this account for so long.
-    Busy { wait: Duration, text: String },
-    /// Nothing is taken from this account until somebody mends it.
-    Closed { text: String },
-    /// Nobody can tell whether it has the mail.
-    Doubt { text: String },
+pub(crate) struct Answer {
+    meaning: Meaning,
+    text: String,
 }
 
 impl Answer {
+    fn new(meaning: Meaning, text: impl Into<String>) -> Self {
+        Self { meaning, text: text.into() }
+    }
+
     /// This API cannot carry a mail of such a form.
     fn unfit(text: impl Into<String>) -> Self {
-        Self::Refused { class: BounceClass::ContentRelated, text: text.into() }
+        Self::new(Meaning::Refused(BounceClass::ContentRelated), text)
+    }
+
+    /// The mail is longer than the provider takes.
+    fn too_long(text: impl Into<String>) -> Self {
+        Self::new(Meaning::Refused(BounceClass::QuotaIssues), text)
     }
 }
 
@@ -206,12 +209,8 @@ impl Api {
         now: DateTime<Utc>,
     ) -> Result<Request<Full<Bytes>>, Answer> {
         let most = self.driver.most();
-        let too_long = |length: usize| {
-            let text = format!("the mail has {length} octets, the provider takes {most}");
-            Answer::Refused { class: BounceClass::QuotaIssues, text }
-        };
         if mime.len() > most {
-            return Err(too_long(mime.len()));
+            return Err(Answer::too_long(format!("the mail has {} octets, the provider takes {most}", mime.len())));
         }
         let (content_type, body) = self.driver.body(&Parcel { message, recipient, mime })?;
         let authority = self.authority.to_str().unwrap_or_default();
@@ -231,19 +230,17 @@ impl Api {
     /// What an answer means; `now` in seconds since 1970.
     fn judge(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], now: f64) -> Answer {
         let reply = Reply { status: status.as_u16(), headers, json: serde_json::from_slice(body).ok(), body };
-        let meaning = self.driver.judge(&reply).unwrap_or_else(|| usual(&reply));
+        let meaning = match self.driver.judge(&reply).unwrap_or_else(|| usual(&reply)) {
+            Meaning::Taken => {
+                let id = self.driver.id(&reply).map(|id| format!("taken as {}", sanitise(id, MAX_TEXT)));
+                return Answer::new(Meaning::Taken, id.unwrap_or_else(|| "taken".to_owned()));
+            }
+            Meaning::Busy(wait) => Meaning::Busy(stated(headers, now).unwrap_or(wait)),
+            other => other,
+        };
         let said = reply.json.as_ref().and_then(|json| self.driver.words(json)).map(Cow::Borrowed);
         let said = said.unwrap_or_else(|| String::from_utf8_lossy(reply.body));
-        let text = sanitise(&format!("HTTP {}: {}", reply.status, said.trim()), MAX_TEXT);
-        match meaning {
-            Meaning::Taken => Answer::Taken { id: self.driver.id(&reply).map(|id| sanitise(id, MAX_TEXT)) },
-            Meaning::Refused(class) => Answer::Refused { class, text },
-            Meaning::Later => Answer::Later { text },
-            Meaning::Unready => Answer::Unready { text },
-            Meaning::Busy(wait) => Answer::Busy { wait: stated(headers, now).unwrap_or(wait), text },
-            Meaning::Closed => Answer::Closed { text },
-            Meaning::Doubt => Answer::Doubt { text },
-        }
+        Answer::new(meaning, sanitise(&format!("HTTP {}: {}", reply.status, said.trim()), MAX_TEXT))
     }
 }
 

@@ -1,9 +1,11 @@
 //! The connections of one site over one route, and the claimed letters that wait for them.
 
+mod hearing;
+
 use crate::{
     Office,
-    attempt::{self, Done, Mood, Over},
-    ear::{Ear, Heard},
+    attempt::{self, Mood, Over},
+    ear::Ear,
     journal::Ticket,
     letters::Claimed,
     pace::Pace,
@@ -11,7 +13,7 @@ use crate::{
     routes::RouteId,
     tenure::Tenure,
 };
-use domain::{Lane, SiteId, SiteLimits, SmtpReply};
+use domain::{Lane, SiteId, SiteLimits};
 use service::trace;
 use std::{
     collections::VecDeque,
@@ -328,7 +330,7 @@ impl Line {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, left);
                     }
                     // One connection too many is no fault of the message: it goes over those that there are.
-                    Err(NoneOpen::Failed(error)) if error.is_refusal_at_the_door() && self.refused_one_more() => {
+                    Err(NoneOpen::Failed(error)) if error.is_refusal_at_the_door() && self.keeps_to_fewer(0) => {
                         break 'tried attempt::given_back(office, &self.tenure, &claimed, Duration::from_secs(1));
                     }
                     // No other route could bring it to a domain that takes no mail.
@@ -376,7 +378,10 @@ impl Line {
         };
         attempt::tell(span, &claimed.letter.job, &mut done);
         let now = Instant::now();
-        self.listen(&done, &claimed, now);
+        if self.listen(&done, &claimed, now) {
+            // It says nothing about the connections that the site keeps.
+            done.mood = Mood::Silent;
+        }
         match done.mood {
             Mood::Answers => {
                 self.pace().answered(now);
@@ -404,77 +409,6 @@ impl Line {
         }
         office.metrics.attempted(&done.outcome.what, self.route.name(), now.saturating_duration_since(begun));
         office.recorder.submit(done, &self.tenure).await;
-    }
-
-    /// Does what the receiver's words ask for.
-    fn listen(&self, done: &Done, claimed: &Claimed, now: Instant) {
-        let detail = &done.outcome.detail;
-        // What is silent about the site holds words of our own, or of the route's.
-        let Some(code) = detail.code.filter(|code| *code >= 400 && done.mood != Mood::Silent) else { return };
-        if claimed.letter.sandbox {
-            return;
-        }
-        let job = &claimed.letter.job;
-        let words = [detail.enhanced.as_deref(), detail.text.as_deref()];
-        let heard = Heard {
-            reply: SmtpReply::new(code, &words.into_iter().flatten().collect::<Vec<_>>().join(" ")),
-            class: detail.class.as_deref().and_then(|class| class.parse().ok()),
-            tenant: job.tenant,
-            campaign: job.campaign,
-            message: job.message,
-        };
-        for wanted in self.ear.hear(&self.site, self.id, &heard) {
-            let changed = {
-                let mut pace = self.pace();
-                let change = pace.react(wanted.action, wanted.lasts, now);
-                change.map(|change| (change, pace.state(now)))
-            };
-            let Some((change, state)) = changed else { continue };
-            tracing::warn!(
-                mx.site = %self.site,
-                route = self.route.name(),
-                rule = wanted.rule,
-                rate = change.after.rate,
-                connections = change.after.connections.get(),
-                suspended = change.after.suspended,
-                "a site is sent to more slowly"
-            );
-            let most = usize::from(change.after.connections.get());
-            let mut work = self.work();
-            work.allowed = work.allowed.min(most);
-            drop(work);
-            self.office.metrics.slowed(&wanted.rule);
-            let tempos = &self.office.tempos;
-            tempos.tell_route(&self.site, self.route.name(), &wanted.rule, Some(&heard), change, state);
-        }
-    }
-
-    /// Writes down what has come back by itself.
-    pub(crate) fn recover(&self, now: Instant) {
-        let changed = {
-            let mut pace = self.pace();
-            let change = pace.recovered(now);
-            change.map(|change| (change, pace.state(now)))
-        };
-        if let Some((change, state)) = changed {
-            self.office.tempos.tell_route(&self.site, self.route.name(), "recovered", None, change, state);
-        }
-    }
-
-    /// An operator takes back what the site is held back by, where it is meant.
-    pub(crate) fn lift(&self, route: &str, now: Instant) {
-        if !(route.is_empty() || route == self.route.name()) {
-            return;
-        }
-        let changed = self.pace().lift(now);
-        if let Some(change) = changed {
-            self.office.tempos.tell_route(&self.site, self.route.name(), "lifted", None, change, None);
-        }
-    }
-
-    /// Whether the site is sent to more slowly than is configured.
-    pub(crate) fn is_slowed(&self) -> bool {
-        self.pace().is_slowed()
     }
 
     /// Lets go of a session that cannot be used again, or that others may want.
@@ -552,16 +486,18 @@ impl Line {
         Ok(())
     }
 
-    /// The receiver refused a connection: when it keeps others, they are as many as it takes.
-    fn refused_one_more(&self) -> bool {
+    /// The receiver refused a connection: when it keeps others, they are as many as it takes. `refused`: how many of those
+    /// that count as open are those that it refused.
+    fn keeps_to_fewer(&self, refused: usize) -> bool {
         if self.route.is_shared() {
-            return self.route.has_other_sessions();
+            return self.route.has_more_sessions_than(refused);
         }
         let mut work = self.work();
-        if work.open == 0 {
+        let kept = work.open.saturating_sub(refused);
+        if kept == 0 {
             return false;
         }
-        let fewer = work.open.min(work.allowed.saturating_sub(1)).max(1);
+        let fewer = kept.min(work.allowed.saturating_sub(1)).max(1);
         if fewer < work.allowed {
             work.allowed = fewer;
             work.allowed_since = Some(Instant::now());

@@ -333,8 +333,8 @@ impl Route {
     }
 
     /// Whether the relay keeps other sessions, so that to be refused one more is no failure.
-    pub(crate) fn has_other_sessions(&self) -> bool {
-        matches!(&self.way, Way::Relay(relay) if relay.sessions.has_others())
+    pub(crate) fn has_more_sessions_than(&self, these: usize) -> bool {
+        matches!(&self.way, Way::Relay(relay) if relay.sessions.has_more_than(these))
     }
 
     /// Whether its sessions serve all receivers.

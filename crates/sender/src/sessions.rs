@@ -103,9 +103,9 @@ impl Sessions {
         drop(std::mem::take(&mut *self.resting()));
     }
 
-    /// Whether the relay keeps other sessions than the one that it refuses to open.
-    pub(crate) fn has_others(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0
+    /// Whether the relay keeps more sessions than these.
+    pub(crate) fn has_more_than(&self, these: usize) -> bool {
+        self.open.load(Ordering::Relaxed) > these
     }
 
     fn resting(&self) -> MutexGuard<'_, Vec<(Kept, Instant)>> {

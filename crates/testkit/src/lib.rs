@@ -11,6 +11,7 @@ mod error;
 mod process;
 
 pub mod nats;
+pub mod packages;
 pub mod peer;
 pub mod postgres;
 pub mod provider;

@@ -129,7 +129,7 @@ async fn parts_arrive_by(kind: &str, account: Account) -> Value {
 async fn a_mail_goes_through_sendgrid_in_its_parts() {
     let json = parts_arrive_by("sendgrid", Account::Sendgrid { key: "key-1".to_owned() }).await;
     assert_eq!(json["from"], json!({"email": "news@example.com", "name": "News"}));
-    assert_eq!(json["reply_to"], json!({"email": "help@example.com", "name": "Help"}));
+    assert_eq!(json["reply_to_list"], json!([{"email": "help@example.com", "name": "Help"}]));
     assert_eq!((&json["subject"], &json["content"][0]["type"]), (&json!("Hello you"), &json!("text/plain")));
     assert_eq!(json["content"][1]["value"], "<p>Hello <b>you</b>, this is for you.</p>");
     let (logo, file) = (&json["attachments"][0], &json["attachments"][1]);

@@ -2,11 +2,11 @@
 
 use crate::clients::does;
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
+use std::path::Path;
+use testkit::{
+    packages::{self, Language},
+    provider::{Account, FakeProvider},
 };
-use testkit::provider::{Account, FakeProvider};
 use tokio::process::Command;
 
 const KEY: &str = "key-1";
@@ -29,33 +29,20 @@ async fn stand_ins() -> Vec<(&'static str, FakeProvider)> {
     all
 }
 
-fn folder(name: &str, files: &[&str]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sdks-{name}"));
-    fs::create_dir_all(&folder).unwrap();
-    for file in files {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdks").join(file);
-        fs::copy(from, folder.join(file)).unwrap();
-    }
-    folder
-}
-
 /// What the libraries of a language say of the stand-ins with the right key and with a wrong one, once their packages
 /// are there.
-async fn agree(name: &str, files: &[&str], setup: &[&[&str]], run: &[&str], refusals: &[(&str, u16)]) {
-    let folder = folder(name, files);
+async fn agree(name: &str, files: &[&str], language: Language, run: &[&str], refusals: &[(&str, u16)]) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sdks-{name}"));
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdks");
+    let what = format!("the providers' libraries for {name}");
+    if packages::install(&folder, &from, files, language, &what).unwrap().is_none() {
+        return;
+    }
     let command = |words: &[&str]| {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(&folder);
         command
     };
-    for words in setup {
-        if let Err(why) = does(&mut command(words)).await {
-            // `make test` tells it at the end: what was not run has not passed.
-            let told = format!("the providers' libraries for {name}, since they cannot be had: {}\n", why.trim());
-            fs::write(folder.with_extension("skipped"), told).unwrap();
-            return;
-        }
-    }
     let all = stand_ins().await;
     let places = |key: &str| -> String {
         all.iter()
@@ -76,33 +63,13 @@ async fn agree(name: &str, files: &[&str], setup: &[&[&str]], run: &[&str], refu
 
 #[tokio::test]
 async fn the_python_libraries_send_to_the_stand_ins() {
-    let install: &[&str] = &[
-        ".venv/bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--retries",
-        "1",
-        "--timeout",
-        "15",
-        "--requirement",
-        "requirements.txt",
-    ];
-    agree(
-        "python",
-        &["send.py", "requirements.txt"],
-        &[&["python3", "-m", "venv", ".venv"], install],
-        &[".venv/bin/python", "send.py"],
-        &[("sendgrid", 401), ("mailgun", 401), ("ses", 403), ("sparkpost", 401), ("resend", 403)],
-    )
-    .await;
+    let run = &[".venv/bin/python", "send.py"];
+    let refusals = &[("sendgrid", 401), ("mailgun", 401), ("ses", 403), ("sparkpost", 401), ("resend", 403)];
+    agree("python", &["send.py", "requirements.txt"], Language::Python, run, refusals).await;
 }
 
 #[tokio::test]
 async fn the_javascript_library_of_postmark_sends_to_the_stand_in() {
-    let install: &[&str] =
-        &["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", "--fetch-retries=1"];
-    agree("javascript", &["send.mjs", "package.json"], &[install], &["node", "send.mjs"], &[("postmark", 401)]).await;
+    let run = &["node", "send.mjs"];
+    agree("javascript", &["send.mjs", "package.json"], Language::JavaScript, run, &[("postmark", 401)]).await;
 }

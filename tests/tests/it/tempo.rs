@@ -148,3 +148,24 @@ async fn only_who_administers_the_fleet_sees_and_lifts_what_sites_say() {
     let refused = fleet.delivery().describe_site(request).await.unwrap_err();
     assert_eq!(mailfleet_tests::fields(&refused), ["changes"]);
 }
+
+#[tokio::test]
+async fn a_site_that_takes_fewer_connections_is_not_left_alone_for_that() {
+    let mut fleet = Fleet::builder().without(Kind::Sender).start().await;
+    fleet.settings.shape(json!({"default": {"rate": "none", "connection_rate": "none"}}));
+    // Longer than this test: once the site were left alone, nothing would come.
+    fleet.settings.sender.desk.pause = Duration::from_secs(3600);
+    fleet.launch(Kind::Sender, "sender").await;
+    fleet.ready().await;
+    let (_, ids) = fleet.submit_batch(mail().to_all(addresses(60, "r", "slow.test"))).await;
+    until("connections above what the site takes are refused", async || fleet.sink.stats().refused > 0).await;
+    until("all came", async || {
+        fleet.clock.advance(Duration::from_secs(60)).await;
+        fleet.sink.stats().accepted == 60
+    })
+    .await;
+    for id in ids.into_iter().flatten() {
+        assert_eq!(fleet.ended(id).await.state(), MessageState::Delivered);
+    }
+    fleet.assert_sound().await;
+}

@@ -11,14 +11,8 @@ use mailfleet_feedback::webhook::{
     outbound::{Signer, verify},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::SystemTime};
+use testkit::packages::{self, Language};
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const MAILGUN_KEY: &str = "fleet-test-signing-key";
@@ -137,40 +131,18 @@ fn cases() -> Vec<(Case, bool)> {
     cases
 }
 
-/// A folder for packages, kept between runs, with the files of `libraries/` in it.
-fn folder(name: &str, files: &[&str]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("webhook-{name}"));
-    fs::create_dir_all(&folder).unwrap();
-    for file in files {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/webhook/libraries").join(file);
-        fs::copy(from, folder.join(file)).unwrap();
-    }
-    folder
-}
-
-/// Runs a command; what it said when it fails.
-fn run(folder: &Path, command: &[&str]) -> Result<String, String> {
-    let output = Command::new(command[0]).args(&command[1..]).current_dir(folder).output();
-    let output = output.map_err(|error| format!("{}: {error}", command[0]))?;
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(told) } else { Err(told + &String::from_utf8_lossy(&output.stderr)) }
-}
-
 /// Compares what the libraries of a language say with what we say, once their packages are there.
-fn agree(name: &str, files: &[&str], setup: &[&[&str]], check: &[&str]) {
-    let folder = folder(name, files);
-    for command in setup {
-        if let Err(why) = run(&folder, command) {
-            // `make test` tells it at the end: what was not run has not passed.
-            let told = format!("the webhook libraries of {name}, since they cannot be had: {}\n", why.trim());
-            fs::write(folder.with_extension("skipped"), told).unwrap();
-            return;
-        }
+fn agree(name: &str, files: &[&str], language: Language, check: &[&str]) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("webhook-{name}"));
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/webhook/libraries");
+    let what = format!("the webhook libraries of {name}");
+    if packages::install(&folder, &from, files, language, &what).unwrap().is_none() {
+        return;
     }
     let cases = cases();
     let all: Vec<&Case> = cases.iter().map(|(case, _)| case).collect();
     fs::write(folder.join("cases.json"), serde_json::to_vec(&all).unwrap()).unwrap();
-    let answer: Answer = serde_json::from_str(&run(&folder, check).unwrap()).unwrap();
+    let answer: Answer = serde_json::from_str(&packages::run(&folder, check).unwrap()).unwrap();
     assert_eq!(answer.says.len(), cases.len());
     let mut judged = 0;
     for (n, ((case, good), says)) in cases.iter().zip(&answer.says).enumerate() {
@@ -188,31 +160,12 @@ fn agree(name: &str, files: &[&str], setup: &[&[&str]], check: &[&str]) {
 
 #[test]
 fn the_python_libraries_agree_on_good_and_forged_requests() {
-    let install: &[&str] = &[
-        ".venv/bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--retries",
-        "1",
-        "--timeout",
-        "15",
-        "--requirement",
-        "requirements.txt",
-    ];
-    agree(
-        "python",
-        &["check.py", "requirements.txt"],
-        &[&["python3", "-m", "venv", ".venv"], install],
-        &[".venv/bin/python", "check.py", "cases.json"],
-    );
+    let check = &[".venv/bin/python", "check.py", "cases.json"];
+    agree("python", &["check.py", "requirements.txt"], Language::Python, check);
 }
 
 #[test]
 fn the_javascript_libraries_agree_on_good_and_forged_requests() {
-    let install: &[&str] =
-        &["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", "--fetch-retries=1"];
-    agree("javascript", &["check.mjs", "package.json"], &[install], &["node", "check.mjs", "cases.json"]);
+    let check = &["node", "check.mjs", "cases.json"];
+    agree("javascript", &["check.mjs", "package.json"], Language::JavaScript, check);
 }

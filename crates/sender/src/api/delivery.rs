@@ -1,6 +1,6 @@
 //! One attempt at one letter through a provider's HTTP API.
 
-use super::{Answer, Api, Link, link::Sent};
+use super::{Answer, Api, Link, Meaning, link::Sent};
 use crate::{
     Office,
     attempt::{self, Done, Mood, Over},
@@ -28,8 +28,8 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, api: &Api, link: &mut
         Ok(request) => match link.send(request, || attempt::before_dot(office, tenure, job, &mut ticket)).await {
             Sent::HeldBack => return Over::Done(attempt::given_back(office, tenure, claimed, Duration::ZERO)),
             Sent::Never(_) if has_rested => return Over::Dead(ticket),
-            Sent::Never(text) => Answer::Later { text },
-            Sent::Unanswered(text) => Answer::Doubt { text: format!("no answer to a request: {text}") },
+            Sent::Never(text) => Answer::new(Meaning::Later, text),
+            Sent::Unanswered(text) => Answer::new(Meaning::Doubt, format!("no answer to a request: {text}")),
             Sent::Answered { status, headers, body } => {
                 let now = service::clock::now().timestamp_millis() as f64 / 1000.0;
                 api.judge(status, &headers, &body, now)
@@ -39,39 +39,25 @@ pub(crate) async fn over(office: &Office, tenure: &Tenure, api: &Api, link: &mut
     let mut detail = attempt::base(office, claimed, &api.host);
     detail.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
     detail.tls = link.is_tls().then(|| "tls".to_owned());
-    let class = |class: BounceClass| Some(class.as_str().to_owned());
-    let mut fault = None;
-    let (what, mood) = match answer {
-        Answer::Taken { id } => {
-            detail.text = Some(id.map_or_else(|| "taken".to_owned(), |id| format!("taken as {id}")));
-            (What::Delivered, Mood::Answers)
-        }
-        Answer::Refused { class: why, text } => {
-            (detail.class, detail.text) = (class(why), Some(text));
-            (What::Bounced, Mood::Answers)
-        }
-        Answer::Later { text } => {
-            (detail.class, detail.text) = (class(BounceClass::BadConnection), Some(text));
-            (attempt::deferred(office, job, None, &mut detail), Mood::Fails)
-        }
-        Answer::Unready { text } => {
-            (detail.class, detail.text) = (class(BounceClass::InvalidSender), Some(text));
-            (attempt::deferred(office, job, None, &mut detail), Mood::Answers)
-        }
-        Answer::Busy { wait, text } => {
-            fault = Some(Fault::Busy(wait));
-            (detail.class, detail.text) = (class(BounceClass::QuotaIssues), Some(text));
-            (attempt::deferred(office, job, Some(wait), &mut detail), Mood::Silent)
-        }
-        Answer::Closed { text } => {
-            fault = Some(Fault::Credentials);
-            (detail.class, detail.text) = (class(BounceClass::BadConfiguration), Some(text));
-            (attempt::deferred(office, job, None, &mut detail), Mood::Silent)
-        }
-        Answer::Doubt { text } => {
-            detail.text = Some(text);
-            (What::InDoubt, Mood::Fails)
-        }
+    detail.text = Some(answer.text);
+    let class = match answer.meaning {
+        Meaning::Taken | Meaning::Doubt => None,
+        Meaning::Refused(class) => Some(class),
+        Meaning::Later => Some(BounceClass::BadConnection),
+        Meaning::Unready => Some(BounceClass::InvalidSender),
+        Meaning::Busy(_) => Some(BounceClass::QuotaIssues),
+        Meaning::Closed => Some(BounceClass::BadConfiguration),
+    };
+    detail.class = class.map(|class| class.as_str().to_owned());
+    let mut later = |wait| attempt::deferred(office, job, wait, &mut detail);
+    let (what, mood, fault) = match answer.meaning {
+        Meaning::Taken => (What::Delivered, Mood::Answers, None),
+        Meaning::Refused(_) => (What::Bounced, Mood::Answers, None),
+        Meaning::Later => (later(None), Mood::Fails, None),
+        Meaning::Unready => (later(None), Mood::Answers, None),
+        Meaning::Busy(wait) => (later(Some(wait)), Mood::Silent, Some(Fault::Busy(wait))),
+        Meaning::Closed => (later(None), Mood::Silent, Some(Fault::Credentials)),
+        Meaning::Doubt => (What::InDoubt, Mood::Fails, None),
     };
     let done = Done::new(attempt::outcome(tenure, job, what, detail), ticket, mood);
     match fault {

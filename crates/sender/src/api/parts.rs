@@ -118,6 +118,12 @@ impl Parts {
             }
         }
         parts.take(mail, 0, Place { is_body: true, is_alternative: false }, 0)?;
+        // An empty one is none, to all of them.
+        parts.text = parts.text.filter(|text| !text.is_empty());
+        parts.html = parts.html.filter(|html| !html.is_empty());
+        if parts.text.is_none() && parts.html.is_none() {
+            return Err(Answer::unfit("the mail has neither text nor HTML, and this API wants one of them"));
+        }
         Ok(parts)
     }
 
@@ -200,6 +206,19 @@ impl Parts {
         }
         Ok(object)
     }
+}
+
+/// The members of an object that are there: an API takes null for a value.
+pub(super) fn present(mut object: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    object
+}
+
+/// All of these; nothing where there are none.
+pub(super) fn several(all: impl ExactSizeIterator<Item = Value>) -> Option<Value> {
+    (all.len() > 0).then(|| all.collect())
 }
 
 /// Where a part lies.
@@ -293,6 +312,8 @@ fn unfolded(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Meaning;
+    use domain::BounceClass;
 
     const HEAD: &str = "From: =?utf-8?q?M=C3=BCller?= <shop@example.com>\r\nTo: Ann <ann@receiver.test>\r\n\
         Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nDate: Fri, 27 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@example.com>\r\n\
@@ -304,10 +325,9 @@ mod tests {
     }
 
     fn why(answer: Result<Parts, Answer>) -> String {
-        match answer.unwrap_err() {
-            Answer::Refused { text, .. } => text,
-            other => panic!("{other:?}"),
-        }
+        let answer = answer.unwrap_err();
+        assert_eq!(answer.meaning, Meaning::Refused(BounceClass::ContentRelated));
+        answer.text
     }
 
     #[test]
@@ -362,7 +382,8 @@ mod tests {
             --a\r\nContent-Type: text/x-amp-html\r\n\r\n<html amp4email>\r\n--a--\r\n");
         assert!(why(amp.unwrap().with_others_as_files()).contains("text/x-amp-html"));
         let twice = of("X-A: 1\r\nx-a: 2\r\n\r\n.").unwrap();
-        assert!(matches!(twice.single_headers(), Err(Answer::Refused { .. })));
+        assert!(twice.single_headers().unwrap_err().text.contains("several"));
+        assert!(why(of("\r\n")).contains("neither text nor HTML"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Ask, Driver, Meaning, Parcel, Reply,
-    parts::{Mailbox, Parts},
+    parts::{Mailbox, Parts, present, several},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::BounceClass;
@@ -34,47 +34,35 @@ impl Driver for Postmark {
 
     fn body(&self, parcel: &Parcel<'_>) -> Result<(Cow<'static, str>, Vec<u8>), Answer> {
         let parts = Parts::of(parcel.mime, parcel.recipient)?.with_others_as_files()?;
-        let text = [parts.text.as_deref(), parts.html.as_deref()];
-        if text.iter().all(|text| text.is_none_or(str::is_empty)) {
-            return Err(Answer::unfit("the mail has no text, which Postmark's API wants"));
-        }
-        if text.iter().flatten().any(|text| text.len() > MAX_BODY) {
+        if [&parts.text, &parts.html].into_iter().flatten().any(|text| text.len() > MAX_BODY) {
             let text = format!("text or HTML is longer than the {MAX_BODY} octets that the provider takes");
-            return Err(Answer::Refused { class: BounceClass::QuotaIssues, text });
+            return Err(Answer::too_long(text));
         }
         let mut headers: Vec<Value> =
             parts.headers.iter().map(|(name, value)| json!({ "Name": name, "Value": value })).collect();
         // Ours is the Message-ID by which a second copy is known.
         headers.push(json!({ "Name": "X-PM-KeepID", "Value": "true" }));
-        let mut body = json!({
-            "From": parts.from.to_field(),
-            "To": parts.to.to_field(),
-            "Subject": parts.subject,
-            "Metadata": { "mid": parcel.message.to_string() },
-            "Headers": headers,
-        });
-        let mut put = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                body[key] = value;
-            }
-        };
-        put("TextBody", parts.text.map(Value::from));
-        put("HtmlBody", parts.html.map(Value::from));
-        put("MessageStream", self.stream.clone().map(Value::from));
         let reply_to: Vec<_> = parts.reply_to.iter().map(Mailbox::to_field).collect();
-        put("ReplyTo", (!reply_to.is_empty()).then(|| reply_to.join(", ").into()));
         let files = parts.files.iter().map(|file| {
-            let mut entry = json!({
+            present(json!({
                 "Name": file.name,
                 "Content": STANDARD.encode(&file.data),
                 "ContentType": file.content_type,
-            });
-            if let Some(id) = &file.content_id {
-                entry["ContentID"] = json!(format!("cid:{id}"));
-            }
-            entry
+                "ContentID": file.content_id.as_ref().map(|id| format!("cid:{id}")),
+            }))
         });
-        put("Attachments", (!parts.files.is_empty()).then(|| files.collect()));
+        let body = present(json!({
+            "From": parts.from.to_field(),
+            "To": parts.to.to_field(),
+            "ReplyTo": (!reply_to.is_empty()).then(|| reply_to.join(", ")),
+            "Subject": parts.subject,
+            "TextBody": parts.text,
+            "HtmlBody": parts.html,
+            "Attachments": several(files),
+            "Headers": headers,
+            "Metadata": { "mid": parcel.message.to_string() },
+            "MessageStream": self.stream,
+        }));
         Ok(("application/json".into(), body.to_string().into_bytes()))
     }
 

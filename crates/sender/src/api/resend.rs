@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Ask, Driver, LONGEST_WAIT, Meaning, Parcel, Reply, UNSTATED_WAIT,
-    parts::{Mailbox, Parts},
+    parts::{Parts, present, several},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -30,37 +30,25 @@ impl Driver for Resend {
 
     fn body(&self, parcel: &Parcel<'_>) -> Result<(Cow<'static, str>, Vec<u8>), Answer> {
         let parts = Parts::of(parcel.mime, parcel.recipient)?.with_others_as_files()?;
-        if parts.text.is_none() && parts.html.is_none() {
-            return Err(Answer::unfit("the mail has no text, which Resend's API wants"));
-        }
-        let mut body = json!({
-            "from": parts.from.to_field(),
-            "to": [parcel.recipient],
-            "subject": parts.subject,
-            "tags": [{ "name": "mid", "value": parcel.message.to_string() }],
-            "headers": parts.single_headers()?,
-        });
-        let mut put = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                body[key] = value;
-            }
-        };
-        put("text", parts.text.map(Value::from));
-        put("html", parts.html.map(Value::from));
-        let reply_to: Value = parts.reply_to.iter().map(Mailbox::to_field).collect();
-        put("reply_to", (!parts.reply_to.is_empty()).then_some(reply_to));
         let files = parts.files.iter().map(|file| {
-            let mut entry = json!({
+            present(json!({
                 "content": STANDARD.encode(&file.data),
                 "filename": file.name,
                 "content_type": file.content_type,
-            });
-            if let Some(id) = &file.content_id {
-                entry["content_id"] = json!(id);
-            }
-            entry
+                "content_id": file.content_id,
+            }))
         });
-        put("attachments", (!parts.files.is_empty()).then(|| files.collect()));
+        let body = present(json!({
+            "from": parts.from.to_field(),
+            "to": [parcel.recipient],
+            "reply_to": several(parts.reply_to.iter().map(|mailbox| mailbox.to_field().into())),
+            "subject": parts.subject,
+            "text": parts.text,
+            "html": parts.html,
+            "attachments": several(files),
+            "headers": parts.single_headers()?,
+            "tags": [{ "name": "mid", "value": parcel.message.to_string() }],
+        }));
         Ok(("application/json".into(), body.to_string().into_bytes()))
     }
 

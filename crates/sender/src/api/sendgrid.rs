@@ -2,10 +2,10 @@
 
 use super::{
     Answer, Ask, Driver, Meaning, Parcel, Reply,
-    parts::{Mailbox, Parts},
+    parts::{Mailbox, Parts, present, several},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 
 pub(super) struct Sendgrid {
@@ -30,50 +30,30 @@ impl Driver for Sendgrid {
 
     fn body(&self, parcel: &Parcel<'_>) -> Result<(Cow<'static, str>, Vec<u8>), Answer> {
         let parts = Parts::of(parcel.mime, parcel.recipient)?;
-        let mut content: Vec<Value> = Vec::new();
-        let mut add = |kind: &str, value: &str| {
-            if !value.is_empty() {
-                content.push(json!({ "type": kind, "value": value }));
-            }
-        };
-        add("text/plain", parts.text.as_deref().unwrap_or_default());
-        add("text/html", parts.html.as_deref().unwrap_or_default());
-        for other in &parts.others {
-            add(&other.essence, &other.text);
-        }
-        if content.is_empty() {
-            return Err(Answer::unfit("the mail has no text, which SendGrid's API wants"));
-        }
-        let mut to = mailbox(&parts.to);
+        let text = parts.text.iter().map(|text| ("text/plain", text));
+        let html = parts.html.iter().map(|html| ("text/html", html));
+        let others = parts.others.iter().map(|other| (other.essence.as_str(), &other.text));
+        let filled = text.chain(html).chain(others).filter(|(_, value)| !value.is_empty());
+        let content: Vec<Value> = filled.map(|(kind, value)| json!({ "type": kind, "value": value })).collect();
         let files = parts.files.iter().map(|file| {
-            let mut entry = json!({
+            present(json!({
                 "content": STANDARD.encode(&file.data),
                 "filename": file.name,
                 "type": file.essence(),
                 "disposition": if file.content_id.is_some() { "inline" } else { "attachment" },
-            });
-            if let Some(id) = &file.content_id {
-                entry["content_id"] = json!(id);
-            }
-            entry
+                "content_id": file.content_id,
+            }))
         });
-        let mut body = json!({
-            "personalizations": [{ "to": [to.take()], "custom_args": { "mid": parcel.message.to_string() } }],
+        let headers = parts.single_headers()?;
+        let body = present(json!({
+            "personalizations": [{ "to": [mailbox(&parts.to)], "custom_args": { "mid": parcel.message.to_string() } }],
             "from": mailbox(&parts.from),
+            "reply_to_list": several(parts.reply_to.iter().map(mailbox)),
             "subject": parts.subject,
             "content": content,
-        });
-        if !parts.headers.is_empty() {
-            body["headers"] = Value::Object(parts.single_headers()?);
-        }
-        if !parts.files.is_empty() {
-            body["attachments"] = files.collect();
-        }
-        match &parts.reply_to[..] {
-            [] => {}
-            [one] => body["reply_to"] = mailbox(one),
-            several => body["reply_to_list"] = several.iter().map(mailbox).collect(),
-        }
+            "attachments": several(files),
+            "headers": (!headers.is_empty()).then_some(headers),
+        }));
         Ok(("application/json".into(), body.to_string().into_bytes()))
     }
 
@@ -101,10 +81,5 @@ impl Driver for Sendgrid {
 }
 
 fn mailbox(mailbox: &Mailbox) -> Value {
-    let mut object = Map::new();
-    object.insert("email".to_owned(), json!(mailbox.address));
-    if let Some(name) = &mailbox.name {
-        object.insert("name".to_owned(), json!(name));
-    }
-    Value::Object(object)
+    present(json!({ "email": mailbox.address, "name": mailbox.name }))
 }

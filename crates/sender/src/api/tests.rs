@@ -49,26 +49,25 @@ fn what_cannot_be_meant_is_refused_with_its_field() {
 fn answers_mean_what_the_provider_says() {
     let mailgun = mailgun();
     let taken = judge(&mailgun, 200, &[], r#"{"id":"<1@mg.example.com>"}"#);
-    assert_eq!(taken, Answer::Taken { id: Some("<1@mg.example.com>".to_owned()) });
-    assert_eq!(judge(&mailgun, 200, &[], ""), Answer::Taken { id: None });
-    let text = "HTTP 400: bad".to_owned();
+    assert_eq!(taken, Answer::new(Meaning::Taken, "taken as <1@mg.example.com>"));
+    assert_eq!(judge(&mailgun, 200, &[], ""), Answer::new(Meaning::Taken, "taken"));
     let refused = judge(&mailgun, 400, &[], r#"{"message":"bad"}"#);
-    assert_eq!(refused, Answer::Refused { class: BounceClass::Uncategorized, text });
-    assert_eq!(judge(&mailgun, 401, &[], "Forbidden"), Answer::Closed { text: "HTTP 401: Forbidden".to_owned() });
-    assert!(matches!(judge(&mailgun, 302, &[], ""), Answer::Closed { .. }));
-    assert!(matches!(judge(&mailgun, 503, &[], ""), Answer::Later { .. }));
-    assert!(matches!(judge(&mailgun, 504, &[], ""), Answer::Doubt { .. }));
+    assert_eq!(refused, Answer::new(Meaning::Refused(BounceClass::Uncategorized), "HTTP 400: bad"));
+    assert_eq!(judge(&mailgun, 401, &[], "Forbidden"), Answer::new(Meaning::Closed, "HTTP 401: Forbidden"));
+    assert_eq!(judge(&mailgun, 302, &[], "").meaning, Meaning::Closed);
+    assert_eq!(judge(&mailgun, 503, &[], "").meaning, Meaning::Later);
+    assert_eq!(judge(&mailgun, 504, &[], "").meaning, Meaning::Doubt);
     let sparkpost = api(Provider::Sparkpost, "").unwrap();
-    assert!(matches!(judge(&sparkpost, 503, &[], ""), Answer::Doubt { .. }));
+    assert_eq!(judge(&sparkpost, 503, &[], "").meaning, Meaning::Doubt);
     let none = r#"{"results":{"id":"1","total_rejected_recipients":1}}"#;
-    assert!(matches!(judge(&sparkpost, 200, &[], none), Answer::Refused { .. }));
+    assert_eq!(judge(&sparkpost, 200, &[], none).meaning, Meaning::Refused(BounceClass::Uncategorized));
 }
 
 #[test]
 fn the_stated_wait_is_kept_within_bounds() {
     let mailgun = mailgun();
-    let wait = |headers: &[(&'static str, &'static str)]| match judge(&mailgun, 429, headers, "") {
-        Answer::Busy { wait, .. } => wait.as_secs(),
+    let wait = |headers: &[(&'static str, &'static str)]| match judge(&mailgun, 429, headers, "").meaning {
+        Meaning::Busy(wait) => wait.as_secs(),
         other => panic!("{other:?}"),
     };
     assert_eq!(wait(&[("retry-after", "7")]), 7);
@@ -150,20 +149,23 @@ fn the_words_of_each_provider_are_understood() {
 
 #[test]
 fn a_mail_that_was_taken_is_known_by_the_providers_name_for_it() {
-    let id = |provider, text: &str, headers: &[(&'static str, &'static str)], body: &str| match judge(
-        &api(provider, text).unwrap(),
-        200,
-        headers,
-        body,
-    ) {
-        Answer::Taken { id } => id.unwrap(),
-        other => panic!("{other:?}"),
+    let id = |provider, text: &str, headers: &[(&'static str, &'static str)], body: &str| {
+        judge(&api(provider, text).unwrap(), 200, headers, body)
     };
-    assert_eq!(id(Provider::Sendgrid, "", &[("x-message-id", "a")], ""), "a");
-    assert_eq!(id(Provider::Ses, "region = 'eu-west-1'\nusername = 'A'", &[], r#"{"MessageId":"b"}"#), "b");
-    assert_eq!(id(Provider::Postmark, "", &[], r#"{"ErrorCode":0,"MessageID":"c"}"#), "c");
-    assert_eq!(id(Provider::Resend, "", &[], r#"{"id":"d"}"#), "d");
-    assert_eq!(id(Provider::Sparkpost, "", &[], r#"{"results":{"id":"e"}}"#), "e");
+    assert_eq!(id(Provider::Sendgrid, "", &[("x-message-id", "a")], ""), Answer::new(Meaning::Taken, "taken as a"));
+    assert_eq!(
+        id(Provider::Ses, "region = 'eu-west-1'\nusername = 'A'", &[], r#"{"MessageId":"b"}"#),
+        Answer::new(Meaning::Taken, "taken as b")
+    );
+    assert_eq!(
+        id(Provider::Postmark, "", &[], r#"{"ErrorCode":0,"MessageID":"c"}"#),
+        Answer::new(Meaning::Taken, "taken as c")
+    );
+    assert_eq!(id(Provider::Resend, "", &[], r#"{"id":"d"}"#), Answer::new(Meaning::Taken, "taken as d"));
+    assert_eq!(
+        id(Provider::Sparkpost, "", &[], r#"{"results":{"id":"e"}}"#),
+        Answer::new(Meaning::Taken, "taken as e")
+    );
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn a_request_bears_our_id_the_recipient_and_the_mail() {
     assert_eq!(request.headers()[AUTHORIZATION], "Basic YXBpOmtleQ==");
     let most = vec![b'x'; 25 * 1024 * 1024 + 1];
     let refused = mailgun().request(message, "ann@receiver.test", &most, NOW).unwrap_err();
-    assert!(matches!(refused, Answer::Refused { class: BounceClass::QuotaIssues, .. }));
+    assert_eq!(refused.meaning, Meaning::Refused(BounceClass::QuotaIssues));
     let sparkpost = api(Provider::Sparkpost, "").unwrap();
     let request = sparkpost.request(message, "ann@receiver.test", b"A: b\r\n\r\nc", NOW).unwrap();
     assert_eq!(request.headers()[AUTHORIZATION], "key");

@@ -194,10 +194,11 @@ pub struct ProviderConfig {
     pub base_url: Option<String>,
     /// Where the account lives: the AWS region of SES, `eu` for such an account at SendGrid, Mailgun or SparkPost.
     pub region: String,
-    /// User name: at Mailgun the credential's address, at SES the access key's id (with `http` too), at Postmark the access key of a stream,
-    /// or nothing for the server's token; elsewhere it is a fixed word.
+    /// User name: at Mailgun the credential's address, at SES the access key's id (with `http` too), at Postmark the
+    /// access key of a stream, or nothing for the server's token; elsewhere it is a fixed word.
     pub username: Option<String>,
-    /// File that holds the API key, the server's token, the SMTP password, or at SES with `http` the access key's secret.
+    /// File that holds the API key, the server's token, the SMTP password, or at SES with `http` the access key's
+    /// secret.
     pub password_file: Option<PathBuf>,
     /// The message stream at Postmark, the configuration set at SES.
     pub stream: Option<String>,

@@ -106,6 +106,9 @@ async fn suppressing_a_recipient_closes_what_waits_and_what_travels_to_him() {
     assert_eq!(desk.store.suppression(desk.tenant, ada.hash()).await.unwrap().unwrap().cause, SuppressionCause::Manual);
     assert!(desk.store.unsuppress(Some(desk.tenant), &ada).await.unwrap());
     desk.assert_clean().await;
+    let figures = desk.store.site_figures(Some(desk.tenant), None).await.unwrap();
+    let sum = |of: fn(&store::SiteFigures) -> i64| figures.iter().map(of).sum::<i64>();
+    assert_eq!((sum(|site| site.suppressed), sum(|site| site.other)), (3, 0));
 }
 
 #[tokio::test]
