@@ -1,7 +1,6 @@
 //! Routes that are warmed up: no more than the day's cap, the rest goes another way or waits.
 
 use crate::addresses;
-use chrono::Utc;
 use domain::MessageId;
 use mailfleet_tests::{Fleet, Kind, mail};
 use proto::v1::{ListWarmupsRequest, MessageState, RemoveWarmupRequest, SetWarmupRequest, Warmup, WarmupOverflow};
@@ -30,7 +29,7 @@ const DAY: u64 = 24 * 3_600;
 
 async fn launch(fleet: &mut Fleet) {
     // Days are those of UTC: late in one, an hour that passes would end it. So the tests begin with one.
-    let late = u64::try_from(Utc::now().timestamp()).unwrap() % DAY;
+    let late = u64::try_from(service::clock::now().timestamp()).unwrap() % DAY;
     fleet.clock.advance(Duration::from_secs(DAY - late)).await;
     fleet.launch(Kind::Sender, "sender").await;
     fleet.ready().await;
