@@ -479,6 +479,7 @@ impl Desk {
     async fn park_the_old(&mut self) {
         let now = Instant::now();
         let hold = self.office.config.desk.hold;
+        let routes = &self.office.routes;
         let mut parked = Vec::new();
         let mut chunks = Vec::new();
         for seat in self.seats.values_mut() {
@@ -486,7 +487,9 @@ impl Desk {
             let mut position = 0;
             for lane in Lane::ALL {
                 let pause = seat.line.paused(now).unwrap_or(Duration::ZERO);
-                while seat.held(lane).front().is_some_and(|held| held.waited(now) > hold || pause > hold) {
+                // Where there is a choice, the next round lets it go another way: the pause may have begun in this one.
+                let is_due = |held: &Held| held.waited(now) > hold || pause > hold && !routes.has_choice(&held.letter);
+                while seat.held(lane).front().is_some_and(is_due) {
                     let Some(held) = seat.held(lane).pop_front() else { break };
                     self.held[index(lane)] -= 1;
                     self.office.metrics.held.dec();

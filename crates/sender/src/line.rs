@@ -304,6 +304,11 @@ impl Line {
                 }
                 let paused = self.paused(Instant::now());
                 if let Some(left) = paused {
+                    // Another connection found out meanwhile.
+                    match self.redirect(claimed) {
+                        Ok(()) => return,
+                        Err(back) => claimed = *back,
+                    }
                     break 'tried attempt::given_back(office, &self.tenure, &claimed, left);
                 }
                 if claimed.letter.sandbox {
